@@ -1,0 +1,88 @@
+"""At which size an image meets the network: one rule, the same in training, predict and eval.
+
+The rule stands in the header of the weights file. Images are resized to it, logits (never masks) are
+brought back to the original size.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unetpp_cli.errors import UserError
+
+MAX_SIDE = 65_536
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """`stretch WxH`: to exactly that size. `fit N`: the short side becomes N, the aspect is kept.
+    `native`: left as it is.
+
+    Attributes:
+        mode: `stretch`, `fit` or `native`.
+        width, height: pixels. For `fit` both are N; for `native` both are 0.
+    """
+
+    mode: str
+    width: int = 0
+    height: int = 0
+
+    @staticmethod
+    def parse(text: str) -> Geometry:
+        """Reads `stretch 224x224`, `fit 360`, `native`, or the short forms `224x224` and `360`.
+
+        Raises:
+            UserError: it is none of these.
+        """
+        if text.strip().lower() == "native":
+            return Geometry("native")
+        if match := re.fullmatch(r"(?:stretch\s+)?(\d+)\s*[xX×]\s*(\d+)", text.strip()):
+            width, height = int(match[1]), int(match[2])
+            if 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE:
+                return Geometry("stretch", width, height)
+        if match := re.fullmatch(r"(?:fit\s+)?(\d+)", text.strip()):
+            side = int(match[1])
+            if 0 < side <= MAX_SIDE:
+                return Geometry("fit", side, side)
+        raise UserError(
+            f"'{text}' is no size.",
+            "Write 480x360 (stretch to width x height), 360 (short side, aspect kept) or native.",
+        )
+
+    def __str__(self) -> str:
+        if self.mode == "stretch":
+            return f"stretch {self.width}x{self.height}"
+        return f"fit {self.width}" if self.mode == "fit" else "native"
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) at which an image of (height, width) meets the network."""
+        if self.mode == "stretch":
+            return self.height, self.width
+        if self.mode == "fit":
+            scale = self.height / min(height, width)
+            return max(1, round(height * scale)), max(1, round(width * scale))
+        return height, width
+
+    def image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resizes a (H, W) or (H, W, C) uint8 image: by area when it shrinks, bilinearly when it grows.
+
+        Halving CamVid's 960x720 frames by area gives the benchmark's 480x360 frames.
+        """
+        height, width = self.size(*image.shape[:2])
+        if (height, width) == image.shape[:2]:
+            return image
+        shrinks = height <= image.shape[0] and width <= image.shape[1]
+        how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+        return np.asarray(Image.fromarray(image).resize((width, height), how))
+
+    def mask(self, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resizes a (H, W) uint8 mask of class indices; every pixel keeps a value that was there."""
+        height, width = self.size(*mask.shape)
+        if (height, width) == mask.shape:
+            return mask
+        return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))

@@ -1,0 +1,61 @@
+"""Writing files so that a reader, or a crash, never meets half of one. Used by everything that writes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from unetpp_cli.errors import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it over `path` when the block ends well.
+
+    The temporary file keeps the suffix of `path` (libraries choose the format by it). When the block
+    raises, the temporary file is removed and whatever stood at `path` is left untouched.
+
+    Raises:
+        UserError: the folder does not exist and cannot be made, or cannot be written to.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=target.suffix
+        )
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {target}: {error.strerror or error}.", "Choose another place with -o or --out."
+        ) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes the file private; an ordinary file follows the user's umask.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        try:
+            temporary.replace(target)
+        except OSError as error:
+            raise UserError(f"Cannot write {target}: {error.strerror or error}.") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes `data` to `path` in one step (see `replacing`)."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes `text` as UTF-8 to `path` in one step (see `replacing`)."""
+    write_bytes(path, text.encode("utf-8"))

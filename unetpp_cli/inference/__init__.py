@@ -1,0 +1,1 @@
+"""Turning logits into probabilities, masks and scores."""

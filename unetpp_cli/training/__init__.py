@@ -1,0 +1,1 @@
+"""Turning logits into losses and losses into weights."""
