@@ -1,0 +1,134 @@
+"""Scores of a segmentation: one confusion matrix over a whole split, and everything that follows from it.
+
+Needs numpy only. Void pixels never enter the matrix. Used by training (validation), eval and the reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from unetpp_cli.data.classes import ClassSet
+
+Confusion = npt.NDArray[np.int64]
+"""(C, C) pixel counts: rows are the truth, columns the prediction."""
+
+
+def confusion(
+    truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: ClassSet
+) -> Confusion:
+    """Counts (truth, prediction) pairs over the pixels whose truth is a scored class.
+
+    Args:
+        truth: (H, W) class indices, `VOID` where nothing is known.
+        prediction: (H, W) class indices; any value that is no class counts as an error of its own kind
+            only through the missing hit, so it must not occur: networks never produce it.
+    """
+    count = len(classes)
+    scored = np.zeros(256, dtype=bool)
+    scored[list(classes.scored)] = True
+    valid = scored[truth]
+    pairs = truth[valid].astype(np.int64) * count + prediction[valid]
+    return np.bincount(pairs, minlength=count * count).reshape(count, count)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a confusion matrix says. All values are fractions 0..1; NaN where a class does not occur.
+
+    A class that no labelled pixel belongs to has no score and is left out of every mean.
+    """
+
+    confusion: Confusion
+    classes: ClassSet
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """(C,) whether the class occurs in the truth and is scored."""
+        there = self.confusion.sum(axis=1) > 0
+        there[list(self.classes.void)] = False
+        return there
+
+    @property
+    def iou(self) -> npt.NDArray[np.float64]:
+        """(C,) intersection over union per class."""
+        hits = np.diag(self.confusion)
+        union = self.confusion.sum(axis=0) + self.confusion.sum(axis=1) - hits
+        return self._per_class(hits, union)
+
+    @property
+    def dice(self) -> npt.NDArray[np.float64]:
+        """(C,) Dice coefficient (F1) per class."""
+        hits = np.diag(self.confusion)
+        return self._per_class(2 * hits, self.confusion.sum(axis=0) + self.confusion.sum(axis=1))
+
+    @property
+    def accuracy(self) -> npt.NDArray[np.float64]:
+        """(C,) recall per class: the share of its pixels that were found."""
+        return self._per_class(np.diag(self.confusion), self.confusion.sum(axis=1))
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes that occur."""
+        return self._mean(self.iou)
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice over the classes that occur."""
+        return self._mean(self.dice)
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean of the per-class recalls."""
+        return self._mean(self.accuracy)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """The share of labelled pixels that are right."""
+        total = int(self.confusion.sum())
+        return float(np.trace(self.confusion) / total) if total else float("nan")
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """IoU weighted by how often each class occurs."""
+        share = self.confusion.sum(axis=1) / max(int(self.confusion.sum()), 1)
+        there = self.present
+        return float((share[there] * self.iou[there]).sum()) if there.any() else float("nan")
+
+    def _per_class(
+        self, above: npt.NDArray[np.int64], below: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        values = np.full(len(self.classes), np.nan)
+        there = self.present
+        values[there] = above[there] / below[there]
+        return values
+
+    def _mean(self, values: npt.NDArray[np.float64]) -> float:
+        there = self.present
+        return float(values[there].mean()) if there.any() else float("nan")
+
+
+@dataclass(frozen=True)
+class DepthResult:
+    """One row of the depth table.
+
+    Attributes:
+        depth: the head's depth; None for the ensemble of all heads.
+        scores: over the whole split.
+        parameters: of the network cut at this depth with this one head (all heads for the ensemble).
+        gmac: multiply-accumulates of one image at the timed size, in 1e9.
+        milliseconds: median time of one forward pass at batch 1, or None when it was not timed.
+    """
+
+    depth: int | None
+    scores: Scores
+    parameters: int
+    gmac: float
+    milliseconds: float | None = None
+
+    @property
+    def label(self) -> str:
+        """`L1`, `L2`, ... or `ensemble`."""
+        return "ensemble" if self.depth is None else f"L{self.depth}"
