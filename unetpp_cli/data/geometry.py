@@ -1,19 +1,21 @@
 """At which size an image meets the network: one rule, the same in training, predict and eval.
 
 The rule stands in the header of the weights file. Images are resized to it, logits (never masks) are
-brought back to the original size.
+brought back to the original size. Imports numpy and Pillow only where it touches pixels: the header and the
+command line need the rule alone.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from unetpp_cli.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 MAX_SIDE = 65_536
 
@@ -77,12 +79,18 @@ class Geometry:
         if (height, width) == image.shape[:2]:
             return image
         shrinks = height <= image.shape[0] and width <= image.shape[1]
-        how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-        return np.asarray(Image.fromarray(image).resize((width, height), how))
+        return _resized(image, height, width, "BOX" if shrinks else "BILINEAR")
 
     def mask(self, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Resizes a (H, W) uint8 mask of class indices; every pixel keeps a value that was there."""
         height, width = self.size(*mask.shape)
         if (height, width) == mask.shape:
             return mask
-        return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+        return _resized(mask, height, width, "NEAREST")
+
+
+def _resized(pixels: npt.NDArray[np.uint8], height: int, width: int, how: str) -> npt.NDArray[np.uint8]:
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling[how]))

@@ -16,24 +16,6 @@ Confusion = npt.NDArray[np.int64]
 """(C, C) pixel counts: rows are the truth, columns the prediction."""
 
 
-def confusion(
-    truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: ClassSet
-) -> Confusion:
-    """Counts (truth, prediction) pairs over the pixels whose truth is a scored class.
-
-    Args:
-        truth: (H, W) class indices, `VOID` where nothing is known.
-        prediction: (H, W) class indices; any value that is no class counts as an error of its own kind
-            only through the missing hit, so it must not occur: networks never produce it.
-    """
-    count = len(classes)
-    scored = np.zeros(256, dtype=bool)
-    scored[list(classes.scored)] = True
-    valid = scored[truth]
-    pairs = truth[valid].astype(np.int64) * count + prediction[valid]
-    return np.bincount(pairs, minlength=count * count).reshape(count, count)
-
-
 @dataclass(frozen=True)
 class Scores:
     """What a confusion matrix says. All values are fractions 0..1; NaN where a class does not occur.

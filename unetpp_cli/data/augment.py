@@ -1,0 +1,92 @@
+"""Augmentation out of the recipe: albumentations transforms by name. Imported by training only.
+
+What happens to a sample is a function of (seed, epoch, index) alone, never of which worker met it when.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unetpp_cli.errors import UserError, nearest
+
+# albumentations asks the network for newer versions when it is imported, unless told not to.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+
+Image = npt.NDArray[np.uint8]
+
+
+class Augmentation:
+    """A pipeline of transforms, drawn anew for each sample.
+
+    Args:
+        spec: the recipe's list: `[{"HorizontalFlip": {"p": 0.5}}, ...]`, or plain names for defaults.
+        seed: the training's seed.
+
+    Raises:
+        UserError: a transform that albumentations does not have, or an argument that it does not take.
+    """
+
+    def __init__(self, spec: Sequence[Any], seed: int) -> None:
+        self.seed = seed
+        self.compose = A.Compose([_transform(entry) for entry in spec])
+
+    def __call__(self, image: Image, mask: Image, epoch: int, index: int) -> tuple[Image, Image]:
+        """Augments one sample: image (H, W, C) and mask (H, W), both uint8, to images of the new size.
+
+        One generator is shared by all transforms: `Compose.set_random_seed` would give each transform the
+        same seed, and so correlate the draws of different transforms.
+        """
+        sequence = np.random.SeedSequence([self.seed, epoch, index])
+        python_seed, numpy_seed = sequence.spawn(2)
+        self.compose.set_random_state(
+            np.random.default_rng(numpy_seed),
+            random.Random(int.from_bytes(python_seed.generate_state(4).tobytes(), "little")),
+        )
+        out = self.compose(image=image, mask=mask)
+        return out["image"], out["mask"]
+
+
+def _transform(entry: Any) -> Any:
+    """One transform out of `Name` or `{Name: {argument: value}}`."""
+    name, arguments = entry, {}
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        name, arguments = next(iter(entry.items()))
+    if not isinstance(name, str) or not isinstance(arguments or {}, Mapping):
+        raise UserError(
+            f"augment: {entry!r} is no transform.", "Write '- HorizontalFlip: {p: 0.5}', one a line."
+        )
+    known = {
+        key
+        for key in dir(A)
+        if isinstance(getattr(A, key), type) and issubclass(getattr(A, key), A.BasicTransform)
+    }
+    if name not in known:
+        raise UserError(
+            f"augment: albumentations has no transform '{name}'.{nearest(name, known)}",
+            "" if nearest(name, known) else "Its documentation lists them all.",
+        )
+    arguments = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in (arguments or {}).items()
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an argument it does not know is only a warning to albumentations
+        try:
+            return getattr(A, name)(**arguments)
+        except Exception as error:
+            raise UserError(f"augment: {name} does not accept its arguments: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong in a few words; albumentations reports through pydantic, a paragraph per argument."""
+    if callable(details := getattr(error, "errors", None)):
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in details())
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,106 @@
+"""Run folders: a place for a new run, and the weights that a command means. Imports no torch.
+
+A run folder holds config.yaml, history.csv, curves.png, samples.png and weights/{best,last}.safetensors.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import yaml
+
+from unetpp_cli.errors import UserError
+
+RUNS = Path("runs")
+MODEL_VARIABLE = "UNETPP_MODEL"
+
+
+def new_run(out: str, name: str) -> Path:
+    """Makes the folder of a new run: `out`, or runs/NAME, runs/NAME-2, ... whichever is free.
+
+    Raises:
+        UserError: `out` exists and is not empty, or cannot be made.
+    """
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+    try:
+        if out:
+            folder = Path(out)
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise UserError(
+                    f"--out {folder} exists already; a run never overwrites another.",
+                    "Name a new folder, or leave --out away to have one chosen.",
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+        for number in range(1, 100_000):
+            folder = RUNS / (slug if number == 1 else f"{slug}-{number}")
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise UserError(
+            f"Cannot make the run folder {folder}: {error.strerror}.", "Choose another place with --out."
+        ) from error
+    raise UserError(f"There are too many runs called {slug} under {RUNS}.", "Name one with --out.")
+
+
+def run_weights(folder: Path) -> Path | None:
+    """The weights of a run folder: best, else last, else None."""
+    for name in ("best", "last"):
+        file = folder / "weights" / f"{name}.safetensors"
+        if file.is_file():
+            return file
+    return None
+
+
+def find_model(named: str | None) -> tuple[Path, str]:
+    """The weights file that a command means, and in words where it comes from.
+
+    A file; or a run folder, meaning its best weights. Without a name: $UNETPP_MODEL, else the best weights
+    of the newest run under ./runs.
+
+    Raises:
+        UserError: there is none.
+    """
+    if named:
+        return _named(named, named), named
+    if variable := os.environ.get(MODEL_VARIABLE, ""):
+        return _named(variable, f"${MODEL_VARIABLE} = {variable}"), f"${MODEL_VARIABLE}"
+    found = [
+        (weights.stat().st_mtime, weights)
+        for folder in (RUNS.iterdir() if RUNS.is_dir() else ())
+        if folder.is_dir() and (weights := run_weights(folder)) is not None
+    ]
+    if not found:
+        raise UserError(
+            "No model was named, and there is no run under ./runs.",
+            f"Name a weights file, set ${MODEL_VARIABLE}, or train one: unetpp train --data demo.",
+        )
+    return max(found)[1], "the newest run"
+
+
+def _named(path: str, shown: str) -> Path:
+    file = Path(path)
+    if file.is_dir():
+        weights = run_weights(file)
+        if weights is None:
+            raise UserError(f"{shown}: this folder has no weights/best.safetensors.", "Name a weights file.")
+        return weights
+    if not file.exists():
+        raise UserError(f"{shown}: there is no such weights file.", "Check the path; runs lie under ./runs.")
+    return file
+
+
+def data_of_run(weights: Path) -> str | None:
+    """The `--data` that the run was trained on, if the weights still lie in their run folder."""
+    config = weights.parent.parent / "config.yaml"
+    try:
+        keys = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    data = keys.get("data") if isinstance(keys, dict) else None
+    return data if isinstance(data, str) and data else None
