@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unetpp_cli.allocator import keep_pages
 from unetpp_cli.config import TrainConfig, describe, read_config_file, read_recipe, recipe_names, resolve
 from unetpp_cli.errors import UserError
 from unetpp_cli.help import Command, Group
@@ -56,6 +57,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point of the `unetpp` command."""
+    keep_pages()
     app(prog_name="unetpp")
 
 
@@ -438,7 +440,7 @@ def prune(
     from unetpp_cli.jobs.prune import prune as run
     from unetpp_cli.jobs.runs import find_model
 
-    run(find_model(model)[0], depth, output=output, single_head=single_head)
+    run(find_model(model)[0], depth, output=output, single_head=single_head, overwrite=overwrite)
 
 
 @app.command(cls=Command)
@@ -476,7 +478,7 @@ def info(
     from unetpp_cli.jobs.info import info as run
     from unetpp_cli.jobs.runs import find_model
 
-    run(find_model(model)[0], as_json=as_json)
+    run(find_model(model)[0], json=as_json)
 
 
 @app.command(cls=Command)

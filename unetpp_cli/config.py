@@ -117,7 +117,9 @@ class TrainConfig:
         """All keys, in order, as `--config` reads them; `recipe` says what they started from."""
         import yaml
 
-        return yaml.safe_dump({"recipe": recipe, **dataclasses.asdict(self)}, sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(
+            {"recipe": recipe, **dataclasses.asdict(self)}, sort_keys=False, allow_unicode=True
+        )
 
 
 _TYPES: Mapping[str, Any] = typing.get_type_hints(TrainConfig)
@@ -127,7 +129,8 @@ _FIELDS = {spec.name: spec for spec in dataclasses.fields(TrainConfig)}
 def describe(key: str) -> str:
     """The one-line description of a key, with its choices; used as its help text."""
     metadata = _FIELDS[key].metadata
-    return metadata["help"] + (f" [{'|'.join(metadata['choices'])}]" if metadata["choices"] else "")
+    choices = f" [{'|'.join(metadata['choices'])}]" if metadata["choices"] else ""
+    return f"{metadata['help']}{choices}"
 
 
 def recipe_names() -> list[str]:

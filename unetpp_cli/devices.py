@@ -16,6 +16,8 @@ from unetpp_cli.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from unetpp_cli.network.unetpp import UNetPlusPlus
+
 
 def parse_gpus(text: str) -> tuple[int, ...] | str:
     """`0` or `0,1` as numbers; `cpu`, `all` and the empty string (choose for me) as they are.
@@ -62,6 +64,15 @@ def choose_device(gpus: str) -> torch.device:
             f"--gpus {gpus}: this version computes on one GPU.", f"Choose one: --gpus {numbers[0]}."
         )
     return torch.device("cuda", numbers[0])
+
+
+def place(network: UNetPlusPlus, device: torch.device) -> UNetPlusPlus:
+    """Moves the network to `device`, channels last: the layout in which convolutions are fast everywhere."""
+    import torch
+
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def device_name(device: torch.device) -> str:

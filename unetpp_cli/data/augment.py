@@ -57,10 +57,10 @@ class Augmentation:
 
 def _transform(entry: Any) -> Any:
     """One transform out of `Name` or `{Name: {argument: value}}`."""
-    name, arguments = entry, {}
-    if isinstance(entry, Mapping) and len(entry) == 1:
-        name, arguments = next(iter(entry.items()))
-    if not isinstance(name, str) or not isinstance(arguments or {}, Mapping):
+    single = isinstance(entry, Mapping) and len(entry) == 1
+    name, given = next(iter(entry.items())) if single else (entry, None)
+    given = given or {}
+    if not isinstance(name, str) or not isinstance(given, Mapping):
         raise UserError(
             f"augment: {entry!r} is no transform.", "Write '- HorizontalFlip: {p: 0.5}', one a line."
         )
@@ -74,9 +74,7 @@ def _transform(entry: Any) -> Any:
             f"augment: albumentations has no transform '{name}'.{nearest(name, known)}",
             "" if nearest(name, known) else "Its documentation lists them all.",
         )
-    arguments = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in (arguments or {}).items()
-    }
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an argument it does not know is only a warning to albumentations
         try:
@@ -86,7 +84,8 @@ def _transform(entry: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong in a few words; albumentations reports through pydantic, a paragraph per argument."""
-    if callable(details := getattr(error, "errors", None)):
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in details())
+    """What is wrong in a few words; albumentations wraps pydantic's reports, a paragraph per argument."""
+    for one in (error, error.__cause__, error.__context__):
+        if callable(details := getattr(one, "errors", None)):
+            return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in details())
     return " ".join(str(error).split()).rstrip(".")

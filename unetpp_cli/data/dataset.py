@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import Dataset, Pair
 from unetpp_cli.errors import UserError
 
 if TYPE_CHECKING:  # eval needs no albumentations, which takes its time to import
     from unetpp_cli.data.augment import Augmentation
+    from unetpp_cli.data.layouts import Dataset, Pair
 
 Array = npt.NDArray[np.uint8]
 

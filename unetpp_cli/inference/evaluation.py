@@ -52,12 +52,12 @@ def evaluate(
     Args:
         network: in evaluation mode, on `device`.
         examples: batches of images, of any sizes.
-        on_images: told the number of images done, after every batch.
+        on_images: told after every batch how many images it had.
     """
     counters = {depth: _Counter(classes, device) for depth in network.head_depths}
     together = _Counter(classes, device)
     losses = {depth: torch.zeros((), dtype=torch.float64, device=device) for depth in network.head_depths}
-    labelled, done = 0, 0
+    labelled = 0
     for batch in examples:
         for group in _same_size(batch):
             x = normalize(torch.stack([one.image for one in group]), mean, std, device)
@@ -76,8 +76,7 @@ def evaluate(
             if with_ensemble:
                 together.add(target, labels(ensemble(restored)))
             labelled += int((target != VOID).sum())
-        done += len(batch)
-        on_images(done)
+        on_images(len(batch))
     return Evaluation(
         heads={depth: counter.scores() for depth, counter in counters.items()},
         losses={depth: float(loss) / labelled if labelled else math.nan for depth, loss in losses.items()},

@@ -29,7 +29,7 @@ class Scores:
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """(C,) whether the class occurs in the truth and is scored."""
-        there = self.confusion.sum(axis=1) > 0
+        there: npt.NDArray[np.bool_] = self.confusion.sum(axis=1) > 0
         there[list(self.classes.void)] = False
         return there
 

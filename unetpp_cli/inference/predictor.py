@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from unetpp_cli.data.dataset import chw
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.devices import autocast
+from unetpp_cli.devices import autocast, place
 from unetpp_cli.errors import UserError
 from unetpp_cli.network.weights import Model
 
@@ -79,7 +79,7 @@ class Predictor:
     ) -> None:
         self.header, self.hash = model.header, model.hash
         self.device = torch.device(device)
-        self.network = model.network.eval().to(self.device, memory_format=torch.channels_last)
+        self.network = place(model.network.eval(), self.device)
         self.precision, self.use_ensemble = precision, use_ensemble
         self.geometry = size or model.header.geometry
         self.depth = check_depth(depth, self.network.head_depths)

@@ -6,13 +6,12 @@ import json
 import os
 from dataclasses import dataclass
 
-import torch
 from torch.utils.data import DataLoader
 
 from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, open_dataset
-from unetpp_cli.devices import autocast, choose_device, device_name, resolve_precision
+from unetpp_cli.devices import autocast, choose_device, device_name, place, resolve_precision
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.evaluation import Evaluation, evaluate
 from unetpp_cli.inference.metrics import DepthResult
@@ -20,7 +19,7 @@ from unetpp_cli.jobs.runs import data_of_run, find_model
 from unetpp_cli.network.cost import macs, milliseconds, parameters
 from unetpp_cli.network.weights import Model, load_model
 from unetpp_cli.report import console
-from unetpp_cli.report.progress import progress
+from unetpp_cli.report.progress import track
 from unetpp_cli.report.tables import class_table, depth_table, results_json
 
 
@@ -66,7 +65,7 @@ def eval_model(request: EvalRequest) -> list[DepthResult]:
     for text in data.warnings:
         console.warn(text)
 
-    network = model.network.to(memory_format=torch.channels_last)
+    network = place(model.network, device)
     examples = EvaluationExamples(data, pairs, geometry, network.in_channels)
     cuda = device.type == "cuda"
     loader: DataLoader[Example] = DataLoader(
@@ -75,7 +74,7 @@ def eval_model(request: EvalRequest) -> list[DepthResult]:
         collate_fn=list,
         num_workers=min(8, os.cpu_count() or 1) if cuda else 1 if len(pairs) > 16 else 0,
     )
-    with progress(len(pairs), "Scoring") as advance:
+    with track(len(pairs), "Scoring") as advance:
         evaluation = evaluate(
             network,
             loader,

@@ -20,7 +20,7 @@ from unetpp_cli.jobs.runs import find_model
 from unetpp_cli.masks import overlay, save_mask, values_in, with_legend
 from unetpp_cli.network.weights import load_model
 from unetpp_cli.report import console
-from unetpp_cli.report.progress import progress
+from unetpp_cli.report.progress import track
 from unetpp_cli.version import __version__
 
 IMAGE_SUFFIXES = frozenset(
@@ -89,8 +89,8 @@ def predict(request: PredictRequest) -> int:
     }
 
     failed: list[str] = []
-    with progress(len(works), "Predicting") as advance:
-        for done, work in enumerate(works, start=1):
+    with track(len(works), "Predicting") as advance:
+        for work in works:
             try:
                 image = load_image(work.image, predictor.channels)
             except UserError as error:
@@ -101,7 +101,7 @@ def predict(request: PredictRequest) -> int:
                 save_mask(work.mask, mask, predictor.header.classes, text)
                 if work.overlay is not None:
                     _save_overlay(work.overlay, image, mask, predictor, request.legend)
-            advance(done)
+            advance(1)
     _report(works, failed)
     return 1 if failed else 0
 

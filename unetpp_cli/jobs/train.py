@@ -29,7 +29,7 @@ from unetpp_cli.data.dataset import (
 )
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, open_dataset
-from unetpp_cli.devices import choose_device, device_name, memory_used, resolve_precision
+from unetpp_cli.devices import choose_device, device_name, memory_used, place, resolve_precision
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import write_text
 from unetpp_cli.inference.evaluation import Evaluation, evaluate
@@ -107,7 +107,8 @@ def train(config: TrainConfig, recipe: str, note: str = "") -> Outcome:
     heads = None if config.deep_supervision else (config.depth,)
     network = UNetPlusPlus(
         len(data.classes), config.channels, width=config.width, depth=config.depth, heads=heads
-    ).to(device, memory_format=torch.channels_last)
+    )
+    place(network, device)
     keep = config.cache == "on" or (
         config.cache == "auto" and decoded_bytes(data, pairs, geometry, config.channels) <= CACHE_LIMIT
     )
@@ -218,7 +219,13 @@ class _Run:
 
     def _validate(self, loader: DataLoader[Example], show: Callable[[int, int], None]) -> Evaluation:
         network = self.network.eval()
-        config, total = self.trainer.config, len(self.data.splits["val"])
+        config, total, done = self.trainer.config, len(self.data.splits["val"]), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            show(done, total)
+
         return evaluate(
             network,
             loader,
@@ -228,7 +235,7 @@ class _Run:
             self.trainer.device,
             self.trainer.precision,
             with_losses=True,
-            on_images=lambda done: show(done, total),
+            on_images=advance,
         )
 
     def _record(

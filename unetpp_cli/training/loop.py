@@ -108,7 +108,7 @@ def train_epoch(
             )
         # The last group of an epoch may be smaller; its gradients are averaged over what it has.
         group = min(config.accumulate, total - (number - 1) // config.accumulate * config.accumulate)
-        (loss / group).backward()
+        (loss / group).backward()  # type: ignore[no-untyped-call]
         boundary = number % config.accumulate == 0 or number == total
         if boundary:
             lr = learning_rate(config, trainer.step, trainer.steps_per_epoch)

@@ -1,0 +1,208 @@
+"""Scores against a count pixel by pixel; the predictor against its definition, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unetpp_cli.data.classes import CAMVID11, CAMVID33, VOID, ClassSet, palette
+from unetpp_cli.data.dataset import Example, chw
+from unetpp_cli.data.geometry import Geometry
+from unetpp_cli.errors import UserError
+from unetpp_cli.inference.evaluation import evaluate
+from unetpp_cli.inference.metrics import Scores
+from unetpp_cli.inference.predictor import Predictor
+from unetpp_cli.network.header import Header
+from unetpp_cli.network.unetpp import UNetPlusPlus
+from unetpp_cli.network.weights import Model, architecture_of
+
+CPU = torch.device("cpu")
+THREE = ClassSet("three", ("a", "b", "c"), palette(3))
+
+
+def model(classes: ClassSet = THREE, geometry: str = "native", channels: int = 3, depth: int = 2) -> Model:
+    torch.manual_seed(1)
+    network = UNetPlusPlus(len(classes), channels, width=4, depth=depth)
+    network.train()(torch.randn(4, channels, 32, 32))  # BatchNorm statistics other than 0 and 1
+    header = Header(
+        architecture=architecture_of(network),
+        classes=classes,
+        mean=(0.5,) * channels,
+        std=(0.2,) * channels,
+        geometry=Geometry.parse(geometry),
+    )
+    return Model(network=network.eval(), header=header, path=Path("m.safetensors"), hash="0" * 64)
+
+
+def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 1, 2, VOID]), st.integers(0, 2)), min_size=1, max_size=80),
+)
+@settings(deadline=None)
+def test_scores_follow_their_definitions(pixels: list[tuple[int, int]]) -> None:
+    matrix = np.zeros((3, 3), dtype=np.int64)
+    for truth, prediction in pixels:
+        if truth != VOID:
+            matrix[truth, prediction] += 1
+    scores = Scores(matrix, THREE)
+    labelled = [(t, p) for t, p in pixels if t != VOID]
+    ious = []
+    for k in range(3):
+        there = [pixel for pixel in labelled if pixel[0] == k]
+        either = [pixel for pixel in labelled if k in pixel]
+        hit = sum(pixel == (k, k) for pixel in labelled)
+        if there:
+            ious.append(hit / len(either))
+            assert scores.iou[k] == pytest.approx(hit / len(either))
+            assert scores.accuracy[k] == pytest.approx(hit / len(there))
+            assert scores.dice[k] == pytest.approx(2 * scores.iou[k] / (1 + scores.iou[k]))
+        else:
+            assert np.isnan(scores.iou[k])
+    if labelled:
+        assert scores.miou == pytest.approx(np.mean(ious))
+        assert scores.pixel_accuracy == pytest.approx(sum(t == p for t, p in labelled) / len(labelled))
+        assert 0 <= scores.frequency_weighted_iou <= 1
+    else:
+        assert np.isnan(scores.miou)
+        assert np.isnan(scores.pixel_accuracy)
+
+
+def test_void_classes_are_never_scored() -> None:
+    matrix = np.full((33, 33), 5, dtype=np.int64)
+    scores = Scores(matrix, CAMVID33)
+    assert np.isnan(scores.iou[[30, 32]]).all()
+    assert not np.isnan(np.delete(scores.iou, [30, 32])).any()
+
+
+def test_evaluation_counts_every_labelled_pixel_at_native_size() -> None:
+    """Images of two sizes in one batch, masks larger than the images, void, heads and ensemble."""
+    one = model()
+    rng = np.random.default_rng(3)
+    examples = []
+    for index, (height, width) in enumerate([(20, 28), (20, 28), (17, 19)]):
+        mask = rng.integers(0, 3, (2 * height, 2 * width), dtype=np.uint8)
+        mask[:5] = VOID
+        examples.append(Example(index, chw(picture(height, width, seed=index)), torch.from_numpy(mask)))
+    header = one.header
+    seen: list[int] = []
+    result = evaluate(
+        one.network,
+        [examples[:2], examples[2:]],
+        THREE,
+        header.mean,
+        header.std,
+        CPU,
+        "fp32",
+        with_ensemble=True,
+        with_losses=True,
+        on_images=seen.append,
+    )
+    assert seen == [2, 1]
+    expected = {1: np.zeros((3, 3)), 2: np.zeros((3, 3)), None: np.zeros((3, 3))}
+    loss, count = {1: 0.0, 2: 0.0}, 0
+    for example in examples:
+        height, width = example.mask.shape
+        x = (example.image[None].float() / 255 - 0.5) / 0.2
+        with torch.no_grad():
+            logits = {
+                depth: torch.nn.functional.interpolate(
+                    one.network(x, depth), size=(height, width), mode="bilinear", align_corners=False
+                )[0]
+                for depth in (1, 2)
+            }
+        probabilities = (logits[1].softmax(0) + logits[2].softmax(0)) / 2
+        truth = example.mask.numpy()
+        for key, score in ((1, logits[1]), (2, logits[2]), (None, probabilities)):
+            prediction = score.argmax(0).numpy()
+            np.add.at(expected[key], (truth[truth != VOID], prediction[truth != VOID]), 1)
+        for depth in (1, 2):
+            picked = logits[depth].log_softmax(0).numpy()
+            rows, columns = np.nonzero(truth != VOID)
+            loss[depth] -= picked[truth[rows, columns], rows, columns].sum()
+        count += int((truth != VOID).sum())
+    assert result.ensemble is not None
+    for key, scores in [(1, result.heads[1]), (2, result.heads[2]), (None, result.ensemble)]:
+        assert np.abs(scores.confusion - expected[key]).sum() <= 4, "but for ties in the last bit"
+        assert scores.confusion.sum() == count
+    assert result.losses[2] == pytest.approx(loss[2] / count, rel=1e-4)
+    assert result.losses[1] == pytest.approx(loss[1] / count, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "size", "seen"),
+    [
+        ("native", (21, 34), (21, 34)),
+        ("stretch 32x16", (21, 34), (16, 32)),
+        ("fit 16", (40, 60), (16, 24)),
+        ("fit 32", (20, 16), (40, 32)),
+    ],
+)
+def test_the_geometry_decides_what_the_network_sees(
+    geometry: str, size: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    one = model(geometry=geometry)
+    shapes = []
+    one.network.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    mask = Predictor(one).mask(picture(*size))
+    assert shapes == [(1, 3, *seen)]
+    assert mask.shape == size
+    assert mask.dtype == np.uint8
+
+
+def test_size_overrides_the_header() -> None:
+    one = model(geometry="fit 16")
+    image = picture(24, 40)
+    assert not np.array_equal(
+        Predictor(one).scores(image), Predictor(one, size=Geometry("native")).scores(image)
+    )
+
+
+def test_depth_and_ensemble() -> None:
+    one = model()
+    image = picture(24, 40)
+    x = (chw(image)[None].float() / 255 - 0.5) / 0.2
+    with torch.no_grad():
+        first, second = (one.network(x, depth)[0] for depth in (1, 2))
+    torch.testing.assert_close(Predictor(one, depth=1).scores(image), first)
+    torch.testing.assert_close(Predictor(one).scores(image), second)
+    torch.testing.assert_close(
+        Predictor(one, use_ensemble=True).scores(image), (first.softmax(0) + second.softmax(0)) / 2
+    )
+    torch.testing.assert_close(
+        Predictor(one, depth=1, use_ensemble=True).scores(image), first.softmax(0), msg="heads above are out"
+    )
+    with pytest.raises(UserError, match=r"no head at that depth. It has 1, 2"):
+        Predictor(one, depth=3)
+
+
+def test_grey_images() -> None:
+    one = model(channels=1)
+    assert Predictor(one).mask(picture(17, 23, channels=1)).shape == (17, 23)
+
+
+def test_halving_by_area_is_the_mean_of_four() -> None:
+    image = picture(20, 32)
+    blocks = image.reshape(10, 2, 16, 2, 3).astype(float).mean((1, 3))
+    difference = np.abs(Geometry.parse("fit 10").image(image) - blocks)
+    assert difference.max() <= 1, "rounded once per axis"
+    assert difference.mean() < 0.5
+
+
+def test_resized_masks_keep_their_values() -> None:
+    mask = np.random.default_rng(0).choice(np.array([0, 7, VOID], dtype=np.uint8), (40, 60))
+    for text in ("fit 13", "97x31"):
+        assert set(np.unique(Geometry.parse(text).mask(mask))) == {0, 7, VOID}
+
+
+def test_colours_of_a_palette_differ() -> None:
+    assert len(set(palette(255))) == 255
+    assert len(set(CAMVID11.colors)) == 11
