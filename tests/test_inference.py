@@ -194,7 +194,6 @@ def test_halving_by_area_is_the_mean_of_four() -> None:
     blocks = image.reshape(10, 2, 16, 2, 3).astype(float).mean((1, 3))
     difference = np.abs(Geometry.parse("fit 10").image(image) - blocks)
     assert difference.max() <= 1, "rounded once per axis"
-    assert difference.mean() < 0.5
 
 
 def test_resized_masks_keep_their_values() -> None:
