@@ -136,6 +136,10 @@ PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="Arithmetic of the network.", rich_help_panel=RUN)
 ]
 
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output file, whatever it is.")
+]
+
 
 @app.command(cls=Command)
 def train(
@@ -427,6 +431,7 @@ def prune(
         bool,
         typer.Option("--single-head", help="Drop the lower heads too; smallest, but not to be cut again."),
     ] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Cut a model at a depth: fewer nodes, a smaller file, a faster net, the very same answers of that head.
 
@@ -459,8 +464,11 @@ def check(
         unetpp check camvid.zip --classes camvid11
     """
     from unetpp_cli.jobs.check import check as run
+    from unetpp_cli.jobs.check import show
 
-    if not run(path, classes=classes, split_by=split_by, as_json=as_json).ok:
+    report = run(path, classes, split_by)
+    show(report, json=as_json)
+    if not report.ok:
         raise typer.Exit(2)
 
 
@@ -496,6 +504,7 @@ def convert(
             help="A class set (camvid33) or a text file, a class name a line; else class_0, class_1, ...",
         ),
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Convert the article's .pth weights into a self-describing safetensors file.
 
@@ -505,7 +514,7 @@ def convert(
     """
     from unetpp_cli.jobs.convert import convert as run
 
-    run(pth, output=output, classes=classes)
+    run(pth, output=output, classes=classes, overwrite=overwrite)
 
 
 @app.command(cls=Command)
@@ -518,7 +527,7 @@ def demo(
 
     Examples:
         unetpp demo ./scenes
-        unetpp predict ./scenes/test -o masks/
+        unetpp demo ./scenes && unetpp predict ./scenes/test -o masks/
     """
     from unetpp_cli.data.demo import write_demo
     from unetpp_cli.report import console

@@ -94,7 +94,7 @@ class TrainConfig:
         choices=("auto", "fp32", "bf16"),
     )
     val_every: int = _key(1, "Epochs between validations (the last epoch is always validated).", low=1)
-    save_every: int = _key(0, "Keep the weights of every Nth epoch; 0 = only best and last.", low=0)
+    save_every: int = _key(0, "Keep the weights of every Nth epoch; 0 = only best and last.", low=0, run=True)
     gpus: str = _key("", "GPUs: 0, 1, all, or cpu; empty = GPU 0 if there is one, else the CPU.", run=True)
     workers: int = _key(-1, "Processes that decode and augment; -1 chooses.", low=-1, run=True)
     cache: str = _key(

@@ -11,21 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.images import load_image
+from unetpp_cli.data.images import decode_image, is_picture
 from unetpp_cli.devices import choose_device, device_name, resolve_precision
 from unetpp_cli.errors import UserError, listed
-from unetpp_cli.files import replacing
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.jobs.runs import find_model
-from unetpp_cli.masks import overlay, save_mask, values_in, with_legend
+from unetpp_cli.masks import overlay, save_mask, save_picture, values_in, with_legend
 from unetpp_cli.network.weights import load_model
 from unetpp_cli.report import console
 from unetpp_cli.report.progress import track
 from unetpp_cli.version import __version__
 
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
-)
 MASK_ENDING = "_mask"
 OVERLAY_ENDING = "_overlay"
 
@@ -92,7 +88,7 @@ def predict(request: PredictRequest) -> int:
     with track(len(works), "Predicting") as advance:
         for work in works:
             try:
-                image = load_image(work.image, predictor.channels)
+                image = decode_image(work.image, predictor.channels)
             except UserError as error:
                 failed.append(str(work.image))
                 console.error(error.problem, error.cure)
@@ -126,7 +122,7 @@ def plan(request: PredictRequest) -> list[Work]:
             f"-o {request.output} is one file, but there are {len(found)} images.",
             "Give a folder: -o masks/",
         )
-    if request.output and not single and Path(request.output).suffix.lower() in IMAGE_SUFFIXES:
+    if request.output and not single and is_picture(request.output):
         raise UserError(f"-o {request.output}: masks are PNG files.", "Give a name that ends in .png.")
     works = []
     for image, below in found:
@@ -147,9 +143,7 @@ def _images(text: str) -> list[tuple[Path, Path]]:
     """The images that one argument means: a file, a folder (with all below it), or a glob."""
     path = Path(text)
     if path.is_dir():
-        inside = sorted(
-            file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-        )
+        inside = sorted(file for file in path.rglob("*") if is_picture(file.name) and file.is_file())
         names = {(file.parent, file.stem) for file in inside}
         images = [
             file for file in inside if not file.name.startswith(".") and not _is_our_output(file, names)
@@ -196,14 +190,11 @@ def _refuse_collisions(works: Sequence[Work]) -> None:
 def _save_overlay(
     path: Path, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], predictor: Predictor, legend: bool
 ) -> None:
-    from PIL import Image
-
     rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
     picture = overlay(rgb, mask, predictor.header.classes)
     if legend:
         picture = with_legend(picture, predictor.header.classes, values_in(mask))
-    with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG", compress_level=1)
+    save_picture(path, picture)
 
 
 def _report(works: Sequence[Work], failed: Sequence[str]) -> None:

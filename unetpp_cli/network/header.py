@@ -101,10 +101,10 @@ class Header:
             mean=tuple(float(value) for value in data["mean"]),
             std=tuple(float(value) for value in data["std"]),
             geometry=Geometry.parse(data["geometry"]),
-            recipe=data["recipe"],
-            data=data["data"],
-            metrics=data["metrics"],
-            origin=data["origin"],
+            recipe=dict(data["recipe"]),
+            data=dict(data["data"]),
+            metrics=dict(data["metrics"]),
+            origin=dict(data["origin"]),
             version=str(data["version"]),
         )
 
@@ -139,7 +139,7 @@ def read_header(path: str | os.PathLike[str]) -> tuple[Header, dict[str, TensorI
     file = Path(path)
     raw, end = _raw_header(file)
     size = file.stat().st_size
-    metadata = raw.pop("__metadata__", {})
+    metadata = raw.pop("__metadata__", None) or {}
     if METADATA_KEY not in metadata:
         raise UserError(
             f"{file} is a safetensors file, but not one of unetpp's: it says nothing about its architecture.",
@@ -149,11 +149,11 @@ def read_header(path: str | os.PathLike[str]) -> tuple[Header, dict[str, TensorI
         tensors = {
             name: TensorInfo(entry["dtype"], tuple(entry["shape"])) for name, entry in sorted(raw.items())
         }
-        last = max((entry["data_offsets"][1] for entry in raw.values()), default=0)
+        last = max((int(entry["data_offsets"][1]) for entry in raw.values()), default=0)
         data = json.loads(metadata[METADATA_KEY])
         form = data["format"]
         header = Header.from_json(data) if form == FORMAT else None
-    except (KeyError, TypeError, ValueError, UserError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, UserError) as error:
         raise UserError(f"The header of {file} is damaged ({error!r}).", "Get the file again.") from error
     if header is None:
         raise UserError(f"{file} has header format {form}; this version reads {FORMAT}.", "Upgrade unetpp.")

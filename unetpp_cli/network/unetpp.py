@@ -18,6 +18,7 @@ The blocks are the widely read PyTorch article's: post-activation in the encoder
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,8 @@ class DecoderNode(nn.Module):
     def forward(self, below: Tensor, row: Sequence[Tensor]) -> Tensor:
         x = torch.cat([self.up(below), *row], dim=1)  # (N, C * (j + 1), H, W)
         x = self.conv1(F.relu(self.norm1(x)))  # (N, C, H, W)
-        return self.conv2(F.relu(self.norm2(x)))
+        out: Tensor = self.conv2(F.relu(self.norm2(x)))
+        return out
 
 
 class Head(nn.Module):
@@ -66,7 +68,8 @@ class Head(nn.Module):
         self.conv = nn.Conv2d(channels, num_classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.relu(self.norm(x)))
+        logits: Tensor = self.conv(F.relu(self.norm(x)))
+        return logits
 
 
 class UNetPlusPlus(nn.Module):
@@ -102,7 +105,9 @@ class UNetPlusPlus(nn.Module):
         self.num_classes, self.in_channels, self.width, self.depth = num_classes, in_channels, width, depth
         self.head_depths = tuple(range(1, depth + 1)) if heads is None else tuple(heads)
         if list(self.head_depths) != sorted({*self.head_depths, depth}) or self.head_depths[0] < 1:
-            raise ValueError(f"heads {self.head_depths} must ascend from at least 1 and end with depth {depth}")
+            raise ValueError(
+                f"heads {self.head_depths} must ascend from at least 1 and end with depth {depth}"
+            )
         self.pad_multiple = 2**depth if pad_multiple is None else pad_multiple
         if self.pad_multiple < 1 or self.pad_multiple % 2**depth:
             raise ValueError(f"pad_multiple {self.pad_multiple} is no multiple of 2**depth = {2**depth}")
@@ -115,6 +120,11 @@ class UNetPlusPlus(nn.Module):
             self.nodes.append(nn.ModuleList([encoder, *decoders]))
         self.head = nn.ModuleDict({str(d): Head(width, num_classes) for d in self.head_depths})
 
+    def node(self, i: int, j: int) -> nn.Module:
+        """X(i,j)."""
+        row = cast(nn.ModuleList, self.nodes[i])
+        return row[j]
+
     def diagonals(self, image: Tensor, depth: int) -> Iterator[Tensor]:
         """Yields X(0,1), X(0,2), ..., X(0,depth), computing one anti-diagonal for each.
 
@@ -124,10 +134,10 @@ class UNetPlusPlus(nn.Module):
         rows: list[list[Tensor]] = []
         for d in range(depth + 1):
             down = F.max_pool2d(rows[d - 1][0], 2) if d else image
-            node = self.nodes[d][0](down)  # X(d,0): (N, width * 2^d, H / 2^d, W / 2^d)
+            node = self.node(d, 0)(down)  # X(d,0): (N, width * 2^d, H / 2^d, W / 2^d)
             rows.append([node])
             for i in range(d - 1, -1, -1):
-                node = self.nodes[i][d - i](node, rows[i])  # X(i,d-i): (N, width * 2^i, H / 2^i, W / 2^i)
+                node = self.node(i, d - i)(node, rows[i])  # X(i,d-i): (N, width * 2^i, H / 2^i, W / 2^i)
                 rows[i].append(node)
             if d:
                 yield node
