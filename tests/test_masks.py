@@ -1,0 +1,209 @@
+"""Masks as files and as pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from unetpp_cli import masks
+from unetpp_cli.data.classes import CAMVID11, CAMVID32, CAMVID33, VOID, ClassSet, palette
+from unetpp_cli.errors import UserError
+
+BUILT_IN = pytest.mark.parametrize("classes", [CAMVID11, CAMVID32, CAMVID33], ids=lambda c: c.name)
+
+
+def random_mask(classes: ClassSet, height: int = 23, width: int = 31, seed: int = 0) -> masks.Mask:
+    values = np.array([*range(len(classes)), VOID], dtype=np.uint8)
+    return np.random.default_rng(seed).choice(values, size=(height, width))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    count=st.integers(1, 255),
+    text=st.dictionaries(
+        st.text("abcdefgh", min_size=1, max_size=20),
+        st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=30),
+        max_size=4,
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_mask_file_round_trip(
+    tmp_path_factory: pytest.TempPathFactory,
+    height: int,
+    width: int,
+    count: int,
+    text: dict[str, str],
+    seed: int,
+) -> None:
+    classes = ClassSet("custom", tuple(f"class_{i}" for i in range(count)), palette(count))
+    mask = random_mask(classes, height, width, seed)
+    path = tmp_path_factory.mktemp("mask") / "m.png"
+    masks.save_mask(path, mask, classes, text)
+    again, found = masks.read_mask(path)
+    assert np.array_equal(again, mask)
+    assert again.dtype == np.uint8
+    assert json.loads(found.pop(masks.CLASSES_KEY)) == list(classes.names)
+    assert found == text
+
+
+@BUILT_IN
+def test_other_programs_see_indices_and_colours(tmp_path: Path, classes: ClassSet) -> None:
+    mask = random_mask(classes)
+    masks.save_mask(tmp_path / "m.png", mask, classes, {"depth": "3"})
+    with Image.open(tmp_path / "m.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.mode == "P"
+        assert picture.info["depth"] == "3"
+        assert np.array_equal(np.asarray(picture), mask)
+        colors = np.asarray(picture.convert("RGB"))
+    assert np.array_equal(colors, masks.colorize(mask, classes))
+    for index, color in enumerate(classes.colors):
+        assert (colors[mask == index] == color).all()
+
+
+@BUILT_IN
+def test_the_colour_of_void_belongs_to_no_class(classes: ClassSet) -> None:
+    assert masks.void_color(classes) not in classes.colors
+    assert masks.void_color(CAMVID11) == (0, 0, 0)
+
+
+def test_equal_masks_are_equal_files(tmp_path: Path) -> None:
+    mask = random_mask(CAMVID11)
+    for name in ("a.png", "b.png"):
+        masks.save_mask(tmp_path / name, mask, CAMVID11, {"model": "abc"})
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.full((4, 4), 11, dtype=np.uint8),
+        np.zeros((4, 4), dtype=np.int64),
+        np.zeros((4, 4, 3), dtype=np.uint8),
+    ],
+    ids=["no such class", "wrong type", "colours"],
+)
+def test_a_wrong_mask_leaves_the_old_file(tmp_path: Path, mask: masks.Mask) -> None:
+    path = tmp_path / "m.png"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match="mask"):
+        masks.save_mask(path, mask, CAMVID11)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["m.png"]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "Cannot read the mask"),
+        (lambda path: path.write_bytes(b"not a picture"), "Cannot read the mask"),
+        (lambda path: Image.new("RGB", (4, 4)).save(path), "holds colours"),
+    ],
+    ids=["missing", "no picture", "colours"],
+)
+def test_what_is_no_mask_is_refused_by_name(tmp_path: Path, make: object, words: str) -> None:
+    make(tmp_path / "m.png")  # type: ignore[operator]
+    with pytest.raises(UserError, match=words) as caught:
+        masks.read_mask(tmp_path / "m.png")
+    assert "m.png" in caught.value.problem
+
+
+def test_a_cut_off_mask_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    masks.save_mask(path, random_mask(CAMVID11, 200, 200), CAMVID11)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UserError, match="Cannot read the mask"):
+        masks.read_mask(path)
+
+
+def test_a_grey_mask_of_another_program_is_read(tmp_path: Path) -> None:
+    mask = random_mask(CAMVID11)
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    again, text = masks.read_mask(tmp_path / "m.png")
+    assert np.array_equal(again, mask)
+    assert text == {}
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.3, 0.5, 1.0])
+def test_overlay_mixes_and_leaves_void_alone(opacity: float) -> None:
+    mask = random_mask(CAMVID11)
+    image = np.random.default_rng(1).integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
+    mixed = masks.overlay(image, mask, CAMVID11, opacity)
+    exact = image * (1 - opacity) + masks.colorize(mask, CAMVID11) * opacity
+    labelled = mask != VOID
+    assert np.abs(mixed[labelled] - exact[labelled]).max() <= 1.01
+    assert np.array_equal(mixed[~labelled], image[~labelled])
+    if opacity == 0:
+        assert np.array_equal(mixed, image)
+    if opacity == 1:
+        assert np.array_equal(mixed[labelled], masks.colorize(mask, CAMVID11)[labelled])
+
+
+@pytest.mark.parametrize(("shape", "opacity"), [((5, 4, 3), 0.5), ((4, 4), 0.5), ((4, 4, 3), 1.5)])
+def test_overlay_refuses_what_does_not_fit(shape: tuple[int, ...], opacity: float) -> None:
+    with pytest.raises(ValueError, match=r"opacity|do not match"):
+        masks.overlay(np.zeros(shape, np.uint8), np.zeros((4, 4), np.uint8), CAMVID11, opacity)
+
+
+def test_values_in() -> None:
+    assert masks.values_in(np.array([[3, 3], [255, 0]], dtype=np.uint8)) == (0, 3, 255)
+
+
+def colours_in(picture: masks.RGB) -> set[tuple[int, ...]]:
+    packed = np.unique(picture.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32))
+    return {(int(value) >> 16, int(value) >> 8 & 255, int(value) & 255) for value in packed}
+
+
+@pytest.mark.parametrize("height", [60, 224, 360, 1440])
+@BUILT_IN
+def test_legend_shows_every_class_and_cuts_none_off(classes: ClassSet, height: int) -> None:
+    picture = masks.legend(classes, range(len(classes)), height)
+    assert picture.shape[0] == height
+    assert set(classes.colors) <= colours_in(picture)
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    assert (border == 255).all()
+
+
+def test_legend_shows_only_what_is_present() -> None:
+    shown = colours_in(masks.legend(CAMVID11, [3, VOID, 3], 200))
+    assert CAMVID11.colors[3] in shown
+    assert not shown & (set(CAMVID11.colors) - {CAMVID11.colors[3]})
+    assert masks.legend_entries(CAMVID11, [VOID, 3, 3]) == [
+        ("Road", CAMVID11.colors[3]),
+        ("void", (0, 0, 0)),
+    ]
+
+
+@pytest.mark.parametrize("size", [(32, 48), (360, 480), (100, 2000), (1500, 200)], ids=str)
+def test_with_legend_keeps_the_picture(size: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 250, (*size, 3), dtype=np.uint8)
+    joined = masks.with_legend(picture, CAMVID11, range(11))
+    assert np.array_equal(joined[: size[0], : size[1]], picture)
+    assert joined.shape[1] > size[1] + 40
+    assert set(CAMVID11.colors) <= colours_in(joined[:, size[1] :])
+    assert (joined[size[0] :, : size[1]] == 255).all()
+    assert np.array_equal(masks.with_legend(picture, CAMVID11, []), picture)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG")])
+def test_save_picture_by_suffix(tmp_path: Path, name: str, kind: str) -> None:
+    picture = np.full((20, 30, 3), (128, 64, 128), dtype=np.uint8)
+    masks.save_picture(tmp_path / name, picture)
+    with Image.open(tmp_path / name) as again:
+        assert again.format == kind
+        assert np.abs(np.asarray(again).astype(int) - picture).max() <= 2
+
+
+def test_save_picture_refuses_other_suffixes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.bmp") as caught:
+        masks.save_picture(tmp_path / "a.bmp", np.zeros((2, 2, 3), np.uint8))
+    assert ".png" in caught.value.cure
+    assert list(tmp_path.iterdir()) == []
