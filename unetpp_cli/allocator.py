@@ -1,8 +1,8 @@
 """Tells glibc's allocator to keep the pages it has. Called by the command line only, never on import.
 
 A forward pass allocates and frees hundreds of megabytes. By default glibc returns them to the kernel, which
-zeroes them again for the next pass; on a virtual machine that costs as much as the arithmetic. The results are
-the same bits; the price is a larger resident set. `UNETPP_ALLOCATOR=system` leaves the allocator alone.
+zeroes them again for the next pass; on a virtual machine that costs as much as the arithmetic. The results
+are the same bits; the price is a larger resident set. `UNETPP_ALLOCATOR=system` leaves the allocator alone.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def read_header(path: str | os.PathLike[str]) -> tuple[Header, dict[str, TensorI
 
 
 def _raw_header(file: Path) -> tuple[dict[str, Any], int]:
-    """The safetensors header: 8 bytes of length, then that many bytes of JSON. Returns it and where it ends."""
+    """The safetensors header (8 bytes of length, then that many bytes of JSON) and where it ends."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")

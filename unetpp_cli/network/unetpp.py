@@ -11,8 +11,8 @@ Node X(i,j) works at 1/2^i of the input resolution with `width * 2^i` channels a
 Anti-diagonal d is the set of nodes with i + j = d. It needs only the diagonals before it and ends in X(0,d),
 so inference at depth d, deep supervision and pruning are one loop, stopped at different places.
 
-The blocks are the widely read PyTorch article's: post-activation in the encoder, pre-activation in the decoder,
-4x4 transposed convolutions. Shapes: N images, C channels, H x W pixels.
+The blocks are those of a widely read PyTorch article: post-activation in the encoder, pre-activation in the
+decoder, 4x4 transposed convolutions. Shapes: N images, C channels, H x W pixels.
 """
 
 from __future__ import annotations
