@@ -318,7 +318,9 @@ class _Run:
         name = "best" if self.best_epoch else "last"
         console.say("Next:")
         console.say(f"  unetpp eval {self.folder} --data {self.trainer.config.data}")
-        console.say(f"  unetpp prune --depth 3 {weights}/{name}.safetensors")
+        heads = self.trainer.network.head_depths
+        if len(heads) > 1:
+            console.say(f"  unetpp prune --depth {heads[-2]} {weights}/{name}.safetensors")
         console.say(f"  unetpp predict photo.png -o mask.png --model {self.folder}")
 
 

@@ -28,16 +28,18 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, smoothi
     Returns:
         A scalar; zero, with zero gradient, when no pixel is labelled.
     """
-    # (pixels, C) rather than images: deterministic on CUDA, where the 2-D form is not.
-    flat, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), target.flatten()
+    if (
+        logits.is_cuda
+    ):  # as (pixels, C): the form for images is not deterministic there, and on the CPU faster
+        logits, target = logits.permute(0, 2, 3, 1).flatten(0, 2), target.flatten()
     total = F.cross_entropy(
-        flat, labels, weight, ignore_index=VOID, label_smoothing=smoothing, reduction="sum"
+        logits, target, weight, ignore_index=VOID, label_smoothing=smoothing, reduction="sum"
     )
-    valid = labels != VOID
+    valid = target != VOID
     if weight is None:
         norm = valid.sum()
     else:
-        norm = weight[labels.where(valid, torch.zeros_like(labels))].where(valid, weight.new_zeros(())).sum()
+        norm = weight[target.where(valid, torch.zeros_like(target))].where(valid, weight.new_zeros(())).sum()
     return total / norm.clamp_min(1e-12)
 
 

@@ -1,0 +1,137 @@
+"""Whole trainings and real signals: run with `pytest -m slow`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import layouts
+import pytest
+from conftest import TINY, unetpp
+
+from unetpp_cli.network.weights import load_model
+from unetpp_cli.report.history import read_history
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own, as a user does."""
+    line = [sys.executable, "-m", "unetpp_cli", *map(str, args)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_the_readme_from_its_first_command_on(tmp_path: Path) -> None:
+    """The demo is learnt, scored, cut and painted with the very commands that the README shows."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert ".venv/bin/unetpp train --data demo" in readme
+    shown = re.findall(
+        r"^unetpp ([a-z].*?)(?:\s+#.*)?$", readme.split("After the first one")[1], re.MULTILINE
+    )
+    done = command("train", "--data", "demo")
+    assert done.returncode == 0, done.stderr
+    records = read_history("runs/demo-quick/history.csv")
+    losses = [record.train_loss for record in records]
+    assert losses[-1] < 0.5 * losses[0]
+    for args in shown[:4]:
+        done = command(*args.split())
+        assert done.returncode == 0, (args, done.stderr)
+    report = json.loads(command("eval", "--data", "demo", "--split", "val", "--json").stdout)
+    assert report["depths"]["4"]["miou"] > 0.6
+    small = Path("runs/demo-quick/weights/best-L2.safetensors")
+    cut = json.loads(command("eval", small, "--data", "demo", "--split", "val", "--json").stdout)
+    for depth in ("1", "2"):
+        assert cut["depths"][depth]["iou"] == report["depths"][depth]["iou"]
+    assert Path("mask.png").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_training_well(number: signal.Signals, code: int, camvid: Path) -> None:
+    args = ["train", "--data", str(camvid), "--out", "run", *TINY, "--epochs", "10000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unetpp_cli", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not Path("run/history.csv").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert "Interrupted after epoch" in output
+    assert load_model("run/weights/last.safetensors").header.metrics["steps"] > 0
+    assert Path("run/samples.png").exists()
+
+
+def test_two_runs_at_once_take_two_folders(camvid: Path) -> None:
+    args = [sys.executable, "-m", "unetpp_cli", "train", "--data", str(camvid), *TINY]
+    both = [subprocess.Popen(args, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    weights = [folder / "weights/last.safetensors" for folder in sorted(Path("runs").iterdir())]
+    assert len(weights) == 2
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.parametrize("archive", ["folder", "zip"])
+def test_spawned_workers_read_what_forked_ones_do(archive: str, tmp_path: Path) -> None:
+    """Processes that share no memory with the one that opened the data (macOS and Windows have no others)."""
+    files, expected = layouts.segnet()
+    write = {"folder": layouts.to_folder, "zip": layouts.to_zip}[archive]
+    path = write(files, tmp_path / f"camvid.{archive}")
+    code = (
+        "import multiprocessing, sys\n"
+        "from unetpp_cli import open_dataset\n"
+        "def read(pair):\n"
+        "    return data.read_mask(pair).tobytes(), data.read_image(pair).tobytes()\n"
+        "data = None\n"
+        "def start(given):\n"
+        "    global data\n"
+        "    data = given\n"
+        "if __name__ == '__main__':\n"
+        "    opened = open_dataset(sys.argv[1])\n"
+        "    pairs = opened.splits['train']\n"
+        "    start(opened)\n"
+        "    here = [read(pair) for pair in pairs]\n"
+        "    with multiprocessing.get_context('spawn').Pool(2, start, (opened,)) as pool:\n"
+        "        assert pool.map(read, pairs) == here\n"
+        "    print('EQUAL', len(here))\n"
+    )
+    (tmp_path / "spawn.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "spawn.py", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == f"EQUAL {len(expected.splits['train'])}", done.stderr
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_examples_run(example: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / example)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_check_exits_with_2_on_bad_data(tmp_path: Path) -> None:
+    files, _ = layouts.segnet()
+    name = next(name for name in files if "/trainannot/" in name)
+    del files[name]
+    data = layouts.to_folder(files, tmp_path / "data")
+    result = unetpp("check", data)
+    assert result.exit_code == 2
+    assert Path(name).stem in result.output
