@@ -20,7 +20,7 @@ def scene(size: int = 64) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_sample_depends_on_seed_epoch_and_index_only() -> None:
     image, mask = scene()
-    spec = read_recipe("quick")["augment"]
+    spec = read_recipe("camvid")["augment"]
     one, other = Augmentation(spec, 1), Augmentation(spec, 1)
     for _ in range(3):  # a worker that has seen other samples before
         other(image, mask, 9, 9)

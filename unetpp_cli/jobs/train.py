@@ -50,6 +50,7 @@ from unetpp_cli.training.optimization import AveragedWeights, build_optimizer
 
 CACHE_LIMIT = 2 << 30  # bytes of decoded pictures that `cache: auto` keeps
 SHEET_IMAGES = 6
+REDRAW_SECONDS = 8.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +174,7 @@ class _Run:
         self.records: list[EpochRecord] = []
         self.best = -math.inf
         self.best_epoch = 0
+        self.drawn = -math.inf  # when curves.png was last drawn
 
     def fit(
         self,
@@ -201,6 +203,8 @@ class _Run:
                 if interrupted:
                     break
         if interrupted:
+            if self.records:
+                self._draw()
             self._save("last", None)  # the middle of an epoch: no score belongs to these weights
         if val_loader is not None and self.records:
             self._sheet()
@@ -274,8 +278,14 @@ class _Run:
         if every and epoch % every == 0:
             self._save(f"epoch-{epoch:04d}", record)
         write_history(self.folder / "history.csv", self.records)
-        curves(self.folder / "curves.png", self.records, self.folder.name)
+        # Drawing takes half a second: every epoch, but not when epochs are shorter than that is worth.
+        if epoch == self.trainer.config.epochs or time.perf_counter() - self.drawn > REDRAW_SECONDS:
+            self._draw()
         display.epoch_done(record, is_best)
+
+    def _draw(self) -> None:
+        curves(self.folder / "curves.png", self.records, self.folder.name)
+        self.drawn = time.perf_counter()
 
     def _save(self, name: str, record: EpochRecord | None) -> None:
         """Writes weights/NAME.safetensors, with the scores of `record` in its header."""

@@ -31,7 +31,8 @@ def curves(path: str | os.PathLike[str], records: Sequence[EpochRecord], title: 
         2, 2, height_ratios=(3, 2), left=0.06, right=0.985, top=0.87, bottom=0.07, hspace=0.33, wspace=0.15
     )
     best = best_epoch(records)
-    deepest = max((max(record.val) for record in records if record.val), default=0)
+    validated = [record for record in records if record.val]  # not every epoch need be
+    deepest = max((max(record.val) for record in validated), default=0)
     subtitle = "" if deepest else "no validation split"
     if best is not None:
         subtitle = f"best mIoU {units.percent(best.miou)} % (L{max(best.val)}, epoch {best.epoch})"
@@ -40,8 +41,8 @@ def curves(path: str | os.PathLike[str], records: Sequence[EpochRecord], title: 
     loss = look.panel(figure, grid[0, 0], "Loss")
     _line(loss, records, [record.train_loss for record in records], _TRAIN, "train")
     if deepest:
-        values = [_val(record, deepest, "loss") for record in records]
-        _line(loss, records, values, look.head_color(deepest), f"val L{deepest}")
+        values = [_val(record, deepest, "loss") for record in validated]
+        _line(loss, validated, values, look.head_color(deepest), f"val L{deepest}")
         scores = look.panel(figure, grid[0, 1], "Validation mIoU, %")
         _per_head_miou(scores, records, best)
     else:
@@ -53,8 +54,8 @@ def curves(path: str | os.PathLike[str], records: Sequence[EpochRecord], title: 
     accuracy = look.panel(figure, grid[1, 0], "Pixel accuracy, %", "epoch")
     _line(accuracy, records, [100 * record.train_accuracy for record in records], _TRAIN, "train")
     if deepest:
-        values = [100 * _val(record, deepest, "accuracy") for record in records]
-        _line(accuracy, records, values, look.head_color(deepest), f"val L{deepest}")
+        values = [100 * _val(record, deepest, "accuracy") for record in validated]
+        _line(accuracy, validated, values, look.head_color(deepest), f"val L{deepest}")
     rate = look.panel(figure, grid[1, 1], "Learning rate", "epoch")
     _line(rate, records, [record.lr for record in records], look.INK, "")
 
@@ -73,12 +74,13 @@ def curves(path: str | os.PathLike[str], records: Sequence[EpochRecord], title: 
 
 def _per_head_miou(axes: Any, records: Sequence[EpochRecord], best: EpochRecord | None) -> None:
     """A line per head, the deepest one bold, its best epoch starred; the legend holds each head's best."""
-    depths = sorted({depth for record in records for depth in record.val})
+    validated = [record for record in records if record.val]
+    depths = sorted({depth for record in validated for depth in record.val})
     for depth in depths:
-        values = [100 * _val(record, depth, "miou") for record in records]
+        values = [100 * _val(record, depth, "miou") for record in validated]
         finite = [value for value in values if math.isfinite(value)]
         label = f"L{depth}   best {max(finite):.1f}" if finite else f"L{depth}"
-        _line(axes, records, values, look.head_color(depth), label, 2.4 if depth == depths[-1] else 1.4)
+        _line(axes, validated, values, look.head_color(depth), label, 2.4 if depth == depths[-1] else 1.4)
     if best is not None:
         style = {"markersize": 17, "color": look.head_color(max(best.val)), "markeredgecolor": "white"}
         axes.plot([best.epoch], [100 * best.miou], "*", zorder=5, clip_on=False, **style)
