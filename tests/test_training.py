@@ -135,6 +135,8 @@ def test_weight_decay_spares_norms_and_biases() -> None:
         ({"schedule": "cosine", "warmup_epochs": 2}, 0, 1 / 21),
         ({"schedule": "cosine", "warmup_epochs": 2}, 20, 1.0),
         ({"schedule": "cosine", "warmup_epochs": 2}, 60, 0.5),
+        ({"schedule": "cosine", "warmup_epochs": 99}, 50, 1.0),
+        ({"schedule": "cosine", "warmup_epochs": 99}, 75, 0.5),
     ],
 )
 def test_learning_rates_written_out(keys: dict[str, object], step: int, expected: float) -> None:

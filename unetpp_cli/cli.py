@@ -108,8 +108,8 @@ SplitByOption = Annotated[
     str | None,
     typer.Option(
         "--split-by",
-        metavar="segnet",
-        help="'segnet': the CamVid benchmark's own frame lists instead of the folders' split.",
+        metavar="segnet|random",
+        help="'segnet': the CamVid benchmark's frame lists instead of the data's own split.",
         rich_help_panel=DATA,
     ),
 ]

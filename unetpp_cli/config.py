@@ -44,7 +44,9 @@ class TrainConfig:
     # What is read
     data: str = _key("", "Folder, .zip or .tar of images and masks, or 'demo'.", run=True)
     classes: str = _key("", "Class set: camvid11, camvid32, camvid33; empty = the data's own.")
-    split_by: str = _key("", "'segnet': the CamVid benchmark's frame lists; empty = the data's own split.")
+    split_by: str = _key(
+        "", "'segnet': the CamVid benchmark's frame lists; 'random'; empty = the data's own split."
+    )
     channels: int = _key(3, "Channels of the input image: 3 (RGB) or 1 (grey).", low=1, high=3)
     size: str = _key("fit 360", "Size at which images meet the network: 224x224, 360 (short side) or native.")
     mean: list[float] = _key(list(IMAGENET_MEAN), "Mean per channel of pixel values 0..1.")
@@ -79,7 +81,7 @@ class TrainConfig:
     )
     step_epochs: int = _key(50, "For 'step': epochs between falls.", low=1)
     step_factor: float = _key(0.1, "For 'step': factor of each fall.", low=0, high=1)
-    warmup_epochs: float = _key(0.0, "Epochs of linear warm-up.", low=0)
+    warmup_epochs: float = _key(0.0, "Epochs of linear warm-up; at most half the training.", low=0)
     epochs: int = _key(300, "Passes over the training images.", low=1)
     batch_size: int = _key(8, "Images per step.", low=1)
     accumulate: int = _key(1, "Batches whose gradients are added up for one optimiser step.", low=1)
@@ -296,8 +298,3 @@ def _refuse_bad_combinations(config: TrainConfig) -> None:
         raise UserError("nesterov belongs to SGD.", "Add --optimizer sgd, or leave nesterov out.")
     if config.optimizer == "sgd" and config.nesterov and config.momentum == 0:
         raise UserError("nesterov needs a momentum above 0.")
-    if config.warmup_epochs >= config.epochs and config.warmup_epochs > 0:
-        raise UserError(
-            f"warmup_epochs ({config.warmup_epochs:g}) must be fewer than epochs ({config.epochs}).",
-            "Lower warmup_epochs or train longer.",
-        )

@@ -95,6 +95,8 @@ def train(config: TrainConfig, recipe: str, note: str = "") -> Outcome:
         config.data, classes=config.classes or None, split_by=config.split_by or None, seed=config.seed
     )
     console.say(f"Data: {data.name}: {data.summary()}")
+    if data.classes.name == "camvid32" and not config.classes:
+        console.say("All 32 classes are learnt; --classes camvid11 merges them into the benchmark's 11.")
     for text in data.warnings:
         console.warn(text)
     pairs, val = data.splits.get("train", ()), data.splits.get("val", ())

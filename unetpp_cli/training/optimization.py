@@ -39,10 +39,11 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     `one-cycle`: up over the first 30 %, then a cosine to 0 (arXiv 1708.07120). t runs over the steps after
     the warm-up, which rises linearly.
     """
-    warmup = round(config.warmup_epochs * steps_per_epoch)
+    total = config.epochs * steps_per_epoch
+    # A recipe's warm-up must not swallow a training that was cut to an epoch or two.
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), total // 2)
     if step < warmup:
         return config.lr * (step + 1) / (warmup + 1)
-    total = config.epochs * steps_per_epoch
     t = (step - warmup) / max(1, total - warmup)
     if config.schedule == "step":
         factor = config.step_factor ** (step // steps_per_epoch // config.step_epochs)
