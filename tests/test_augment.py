@@ -7,7 +7,7 @@ import pytest
 
 from unetpp_cli.config import read_recipe
 from unetpp_cli.data.augment import Augmentation
-from unetpp_cli.data.dataset import TrainingBatches, collate
+from unetpp_cli.data.loading import Sample, TrainingBatches, collate
 from unetpp_cli.errors import UserError
 
 
@@ -113,6 +113,6 @@ def test_batches_cover_every_sample_once_and_differ_by_epoch() -> None:
 def test_images_of_different_sizes_do_not_stack() -> None:
     import torch
 
-    samples = [(torch.zeros(3, s, s), torch.zeros(s, s)) for s in (4, 5)]
+    samples = [Sample(torch.zeros(3, s, s), torch.zeros(s, s), s) for s in (4, 5)]
     with pytest.raises(UserError, match="4x4, 5x5"):
         collate(samples)

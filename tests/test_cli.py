@@ -29,7 +29,11 @@ def tree(folder: Path) -> set[str]:
 
 def test_train_leaves_a_run(run: Path) -> None:
     weights = {f"weights/{name}.safetensors" for name in ("best", "last", "epoch-0001", "epoch-0002")}
-    assert tree(run) == {"config.yaml", "history.csv", "curves.png", "samples.png", *weights}
+    pictures = {f"{name}.png" for name in ("augment", "classes", "confusion", "curves", "samples")}
+    kept = {"config.yaml", "history.csv", "history.jsonl", "run.json", "state.safetensors"}
+    first = {path for path in tree(run) if path.startswith("samples/") and path.endswith("-epoch-1.png")}
+    assert len(first) == 2, "both val frames"
+    assert tree(run) == {*kept, *pictures, *weights, *first}
     records = read_history(run / "history.csv")
     assert [record.epoch for record in records] == [1, 2]
     assert all(set(record.val) == {1, 2} for record in records)
@@ -42,7 +46,7 @@ def test_train_leaves_a_run(run: Path) -> None:
     assert str(header.geometry) == "fit 48"
     assert header.data["train"] == 5
     assert header.recipe["epochs"] == 2
-    for name in ("curves.png", "samples.png"):
+    for name in pictures:
         with Image.open(run / name) as picture:
             assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 10
 

@@ -1,10 +1,9 @@
-"""What people look at: console, history, tables, JSON, plots, sheets and live progress."""
+"""What people look at in a terminal: console, units, tables and live progress; and the tables' JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 import subprocess
@@ -13,54 +12,18 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO, StringIO, TextIOWrapper
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
+from records import NAN, TWO, record, training, two_classes, two_results, unscored
 from rich.console import Console
 
-from unetpp_cli.data.classes import CAMVID11, CAMVID32, VOID, ClassSet
+from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult, Scores
-from unetpp_cli.report import console, figure, plots, tables, units
-from unetpp_cli.report.history import EpochRecord, HeadScore, best_epoch, read_history, write_history
+from unetpp_cli.report import console, tables, units
+from unetpp_cli.report.history import EpochRecord
 from unetpp_cli.report.progress import TrainingDisplay, track
-from unetpp_cli.report.sheet import Sample, sample_sheet, save_sheet
-
-NAN = math.nan
-
-
-def record(epoch: int, miou: float = 0.5, heads: Sequence[int] = (1, 2, 3, 4)) -> EpochRecord:
-    val = {depth: HeadScore(2 / epoch + 0.1 * depth, 0.9, miou + 0.01 * depth) for depth in heads}
-    losses = dict.fromkeys(heads, 1.0 / epoch)
-    return EpochRecord(epoch, 0.1 / epoch, 1.5 / epoch, 0.8, losses, val, 62, 12.5)
-
-
-def training(epochs: int) -> list[EpochRecord]:
-    return [record(epoch, 0.6 * epoch / epochs) for epoch in range(1, epochs + 1)]
-
-
-def unscored(records: Sequence[EpochRecord]) -> list[EpochRecord]:
-    return [dataclasses.replace(each, val={}) for each in records]
-
-
-TWO = ClassSet("custom", ("grass", "[sky]", "never"), ((10, 200, 30), (0, 90, 250), (250, 0, 250)))
-
-
-def two_classes(hit: int = 60) -> Scores:
-    """100 pixels of grass, `hit` of them found and the rest called sky; 50 pixels of sky, all found."""
-    return Scores(np.array([[hit, 100 - hit, 0], [0, 50, 0], [0, 0, 0]]), TWO)
-
-
-def two_results() -> list[DepthResult]:
-    return [
-        DepthResult(1, two_classes(40), 33_723, 2.956, 22.14),
-        DepthResult(2, two_classes(80), 2_956_619, 23.102, 144.2),
-        DepthResult(None, two_classes(70), 2_958_100, 23.3, None),
-    ]
 
 
 def plain(renderable: object, width: int = 100) -> str:
@@ -161,7 +124,9 @@ def test_glyph_fits_the_stream(encoding: str, expected: str) -> None:
 def test_importing_the_reports_is_light() -> None:
     code = (
         "import sys, unetpp_cli.report.console, unetpp_cli.report.progress, unetpp_cli.report.tables, "
-        "unetpp_cli.report.plots, unetpp_cli.report.sheet, unetpp_cli.report.history\n"
+        "unetpp_cli.report.plots, unetpp_cli.report.curves, unetpp_cli.report.sheet, "
+        "unetpp_cli.report.history, unetpp_cli.report.receipt, unetpp_cli.report.tensorboard\n"
+        "unetpp_cli.report.receipt.versions()\n"
         "print({'torch', 'matplotlib', 'albumentations', 'cv2'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -203,75 +168,6 @@ def test_importing_the_reports_is_light() -> None:
 )
 def test_units(function: Callable[[object], object], value: object, expected: object) -> None:
     assert function(value) == expected
-
-
-# --- history ------------------------------------------------------------------------------------------------
-
-floats = st.floats(allow_nan=True, allow_infinity=True)
-scores = st.builds(HeadScore, floats, floats, floats)
-records = st.builds(
-    EpochRecord,
-    epoch=st.integers(1, 10_000),
-    lr=floats,
-    train_loss=floats,
-    train_accuracy=floats,
-    train_heads=st.dictionaries(st.integers(1, 12), floats, max_size=5),
-    val=st.dictionaries(st.integers(1, 12), scores, max_size=5),
-    seconds=floats,
-    images_per_second=floats,
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(records, max_size=4))
-def test_history_round_trip(tmp_path_factory: pytest.TempPathFactory, written: list[EpochRecord]) -> None:
-    path = tmp_path_factory.mktemp("history") / "history.csv"
-    write_history(path, written)
-
-    def exact(each: EpochRecord) -> tuple[object, ...]:
-        heads = sorted((depth, repr(value)) for depth, value in each.train_heads.items())
-        val = sorted((depth, repr(score)) for depth, score in each.val.items())
-        rest = dataclasses.replace(each, train_heads={}, val={})
-        return repr(rest), heads, val  # repr: NaN does not equal itself, and -0.0 equals 0.0
-
-    assert [exact(each) for each in read_history(path)] == [exact(each) for each in written]
-
-
-def test_history_columns_and_numpy_numbers(tmp_path: Path) -> None:
-    val = {2: HeadScore(0.3, 0.9, np.float64(0.6))}
-    first = EpochRecord(1, np.float64(0.1), np.float64(1.5), 0.5, {1: 2.0, 2: 1.0}, val, 60.5, 12.0)
-    write_history(tmp_path / "history.csv", [first, dataclasses.replace(first, epoch=2, val={})])
-    assert (tmp_path / "history.csv").read_text() == (
-        "epoch,lr,train_loss,train_accuracy,train_loss_L1,train_loss_L2,"
-        "val_loss_L2,val_accuracy_L2,val_miou_L2,seconds,images_per_second\n"
-        "1,0.1,1.5,0.5,2.0,1.0,0.3,0.9,0.6,60.5,12.0\n"
-        "2,0.1,1.5,0.5,2.0,1.0,,,,60.5,12.0\n"
-    )
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a,b\n1,2\n",
-        "epoch,lr,train_loss,train_accuracy,seconds,images_per_second\n1,x,1,1,1,1\n",
-        "epoch,lr\n1\n",
-    ],
-)
-def test_what_is_no_history_is_refused_by_name(tmp_path: Path, text: str) -> None:
-    (tmp_path / "h.csv").write_text(text)
-    with pytest.raises(UserError, match=r"h\.csv is no training history"):
-        read_history(tmp_path / "h.csv")
-    with pytest.raises(UserError, match=r"none\.csv"):
-        read_history(tmp_path / "none.csv")
-
-
-def test_best_epoch_is_the_deepest_heads_and_the_earliest() -> None:
-    run = [record(1, 0.2), record(2, 0.5), record(3, 0.5), record(4, NAN)]
-    run[0] = dataclasses.replace(run[0], val={1: HeadScore(0, 0, 0.99), 4: HeadScore(0, 0, 0.1)})
-    best = best_epoch(run)
-    assert best is not None
-    assert best.epoch == 2
-    assert best_epoch(unscored(run)) is None
 
 
 # --- tables and JSON ----------------------------------------------------------------------------------------
@@ -343,156 +239,6 @@ def test_class_table_has_colour_chips() -> None:
     )
     for red, green, blue in TWO.colors:
         assert f"48;2;{red};{green};{blue}m  " in stream.getvalue()
-
-
-# --- plots --------------------------------------------------------------------------------------------------
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB")).astype(int)
-
-
-def spots(picture: np.ndarray, color: str) -> np.ndarray:
-    """(rows, columns) of the pixels of a `#rrggbb` colour."""
-    rgb = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
-    return np.argwhere((np.abs(picture - rgb) <= 2).all(axis=2))
-
-
-def test_curves_show_every_head_and_follow_the_records(tmp_path: Path) -> None:
-    plots.curves(tmp_path / "a.png", training(30), "run")
-    plots.curves(tmp_path / "same.png", training(30), "run")
-    higher = [dataclasses.replace(each, train_loss=3.0) for each in training(30)]
-    plots.curves(tmp_path / "b.png", higher, "run")
-    picture = pixels(tmp_path / "a.png")
-    assert picture.shape == (1000, 1600, 3)
-    for depth in (1, 2, 3, 4):
-        assert len(spots(picture, figure.head_color(depth))) > 100
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "same.png").read_bytes()
-    assert (pixels(tmp_path / "b.png") != picture).any()
-
-
-@pytest.mark.parametrize(
-    "run",
-    [
-        [],
-        training(1),
-        unscored(training(5)),
-        [*training(3), dataclasses.replace(record(4, NAN), train_loss=math.inf), record(5)],
-        [dataclasses.replace(record(1, NAN), train_loss=NAN, train_accuracy=NAN, lr=NAN)],
-        [record(1, heads=(3,)), record(2, heads=(3,))],
-        [dataclasses.replace(each, train_loss=10.0**-each.epoch) for each in training(5)],
-    ],
-    ids=["no epoch", "one epoch", "no val", "a NaN epoch", "only NaN", "one head", "log scale"],
-)
-def test_curves_of_unusual_trainings(tmp_path: Path, run: list[EpochRecord]) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", category=UserWarning, module="unetpp_cli")
-        warnings.simplefilter("error", RuntimeWarning)
-        plots.curves(tmp_path / "c.png", run, "$odd$ _title_ [1]")
-    picture = pixels(tmp_path / "c.png")
-    assert picture.shape == (1000, 1600, 3)
-    assert (picture < 128).all(axis=2).sum() > 500, "titles and axes are there"
-
-
-def test_depth_plot_puts_the_points_where_the_numbers_are(tmp_path: Path) -> None:
-    plots.depth_plot(tmp_path / "d.png", [r for r in two_results() if r.depth], "run")
-    picture = pixels(tmp_path / "d.png")
-    (row1, column1), (row2, column2) = (
-        spots(picture, figure.head_color(depth)).mean(axis=0) for depth in (1, 2)
-    )
-    assert row2 < row1, "the better head is higher"
-    assert column1 < column2, "the faster head is further left"
-    left = 0.085 * picture.shape[1]
-    assert (column2 - left) / (column1 - left) == pytest.approx(144.2 / 22.14, rel=0.05)
-
-
-def test_depth_plot_without_times_and_with_the_ensemble(tmp_path: Path) -> None:
-    plots.depth_plot(tmp_path / "d.png", two_results())
-    picture = pixels(tmp_path / "d.png")
-    assert len(spots(picture, figure.head_color(None))) > 50
-    left = 0.085 * picture.shape[1]
-    first, second = (spots(picture, figure.head_color(depth)).mean(axis=0)[1] for depth in (1, 2))
-    assert (second - left) / (first - left) == pytest.approx(23.102 / 2.956, rel=0.05)
-
-
-def test_confusion_plot_leaves_out_what_never_occurs(tmp_path: Path) -> None:
-    plots.confusion_plot(tmp_path / "two.png", two_classes(), "run")
-    many = np.diag(np.arange(1, 33)) * 10
-    plots.confusion_plot(tmp_path / "many.png", Scores(many, CAMVID32), "run")
-    small, big = pixels(tmp_path / "two.png"), pixels(tmp_path / "many.png")
-    dark = "#08306b"  # the full end of the colour map: a class found entirely
-    assert big.shape[0] > 2 * small.shape[0]
-    # Sky, one of two classes, is found entirely; of the 31 scored classes all are.
-    assert 0.5 < len(spots(small, dark)) / (0.55 * figure.DPI) ** 2 < 1.1
-    assert 31 * 0.6 < len(spots(big, dark)) / (0.42 * figure.DPI) ** 2 < 31.5
-
-
-def test_class_bars_are_as_long_as_the_scores(tmp_path: Path) -> None:
-    plots.class_bars(tmp_path / "b.png", two_results()[1:2], "run")
-    picture = pixels(tmp_path / "b.png")
-    grass, sky = (np.ptp(spots(picture, figure.hex_color(color))[:, 1]) for color in TWO.colors[:2])
-    assert grass / sky == pytest.approx((80 / 100) / (50 / 70), rel=0.02)
-    assert len(spots(picture, figure.hex_color(TWO.colors[2]))) == 0, "no bar for a class without pixels"
-    plots.class_bars(tmp_path / "c.png", two_results(), "run")
-    assert len(spots(pixels(tmp_path / "c.png"), figure.head_color(1))) > 50, "dots of the other depths"
-    with pytest.raises(ValueError, match="no result"):
-        plots.class_bars(tmp_path / "d.png", [])
-
-
-# --- sample sheet -------------------------------------------------------------------------------------------
-
-
-def sample(height: int, width: int, wrong: bool = False, labelled: bool = True, void: bool = False) -> Sample:
-    truth = np.zeros((height, width), np.uint8)
-    truth[height // 2 :] = 1
-    prediction = truth.copy()
-    if wrong:
-        prediction[: height // 4] = 1
-    if void:
-        truth[: height // 4] = VOID
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Sample("name[0]", image, truth if labelled else None, prediction)
-
-
-WRONG = "#d55e00"
-
-
-def test_sheet_marks_errors_and_only_errors() -> None:
-    right = sample_sheet([sample(40, 60)], TWO).astype(int)
-    wrong = sample_sheet([sample(40, 60, wrong=True)], TWO).astype(int)
-    unscored_ = sample_sheet([sample(40, 60, wrong=True, void=True)], TWO).astype(int)
-    assert right.shape == wrong.shape
-    assert len(spots(right, WRONG)) == len(spots(unscored_, WRONG)) == 0
-    assert len(spots(wrong, WRONG)) == pytest.approx(400 * 267 / 4, rel=0.05)
-    assert spots(wrong, WRONG)[:, 1].min() > 0.7 * wrong.shape[1], "in the fourth column"
-
-
-def test_sheet_fits_images_of_unequal_size(tmp_path: Path) -> None:
-    rows = [sample(40, 60), sample(300, 50), sample(20, 400, labelled=False), sample(1, 1)]
-    save_sheet(tmp_path / "sheet.png", rows, TWO)
-    picture = pixels(tmp_path / "sheet.png")
-    assert picture.shape[1] == 4 * 400 + 5 * 10
-    assert picture.shape[0] > 267 + 600 + 20 + 400
-    for color in TWO.colors[:2]:
-        assert len(spots(picture, figure.hex_color(color))) > 10_000
-    assert len(spots(picture, figure.hex_color(TWO.colors[2]))) == 0, "the legend holds what occurs"
-
-
-def test_sheet_without_truth_has_two_columns() -> None:
-    picture = sample_sheet([sample(40, 60, labelled=False)], TWO)
-    assert picture.shape[1] == 2 * 400 + 3 * 10
-    assert sample_sheet([], TWO).shape[1] == 2 * 400 + 3 * 10
-
-
-def test_sheet_wraps_a_long_legend() -> None:
-    mask = np.arange(32, dtype=np.uint8).repeat(8).reshape(8, 32)
-    image = np.zeros((8, 32, 3), np.uint8)
-    picture = sample_sheet([Sample("all", image, None, mask)], CAMVID32).astype(int)
-    legend = picture[20 + 100 + 40 :]
-    for color in CAMVID32.colors:
-        assert len(spots(legend, figure.hex_color(color))) > 50
 
 
 # --- progress -----------------------------------------------------------------------------------------------
@@ -620,6 +366,55 @@ def test_time_left_of_a_resumed_training() -> None:
     clock.now += 10
     display.step(9, 10, 0.5, 0.1, 10.0)
     assert display.seconds_left() == pytest.approx(10 + 20)
+
+
+def test_time_left_of_a_training_resumed_within_an_epoch() -> None:
+    clock = Clock()
+    display = TrainingDisplay(Console(file=StringIO()), clock)
+    display.start(10, 20, (1,), epoch=9, done=14)
+    clock.now += 2
+    assert display.seconds_left() is None
+    clock.now += 10
+    display.step(9, 17, 0.5, 0.1, 10.0)  # three batches in 12 seconds: 80 a whole epoch
+    assert display.seconds_left() == pytest.approx(3 * 4 + 80)
+    clock.now += 12
+    display.step(9, 20, 0.5, 0.1, 10.0)
+    assert display.seconds_left() == pytest.approx(80)
+    display.validating(1, 5)
+    clock.now += 10
+    display.validating(5, 5)
+    assert display.seconds_left() == pytest.approx(90), "80 of training, 10 of validation"
+    display.epoch_done(dataclasses.replace(record(9), seconds=34), best=True)
+    assert display.seconds_left() == pytest.approx(90), "not the 34 that this start took"
+    clock.now += 40
+    display.step(10, 10, 0.5, 0.1, 10.0)
+    assert display.seconds_left() == pytest.approx(50)
+
+
+def test_time_left_when_only_the_validation_was_missing() -> None:
+    clock = Clock()
+    display = TrainingDisplay(Console(file=StringIO()), clock)
+    display.start(10, 20, (1,), epoch=9, done=20)
+    display.validating(1, 5)
+    clock.now += 10
+    assert display.seconds_left() is None, "nothing tells how long training takes"
+    display.epoch_done(dataclasses.replace(record(9), seconds=10), best=True)
+    assert display.seconds_left() is None
+    clock.now += 10
+    display.step(10, 5, 0.5, 0.1, 10.0)
+    assert display.seconds_left() == pytest.approx(30)
+
+
+def test_a_resumed_training_shows_where_it_goes_on() -> None:
+    target = terminal(80)
+    with TrainingDisplay(target) as display:
+        display.start(10, 20, (1, 2, 3, 4), epoch=9, done=14)
+        target.print("a note")  # and the view below it anew
+        assert re.search(r"Epoch 9/10 training .* 14/20", without_codes(written(target)))
+        display.epoch_done(record(9), best=False)
+    lines = without_codes(written(target)).replace("\r", "").split("\n")
+    rows = [line.split()[0] for line in lines if re.match(r" +(epoch|9/10) ", line)]
+    assert rows == ["epoch", "9/10"], "the table begins with its head"
 
 
 def test_prose_is_printed_above_the_live_view(environment: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import layouts
 import pytest
 from conftest import TINY, unetpp
 
-from unetpp_cli.network.weights import load_model
 from unetpp_cli.report.history import read_history
 
 pytestmark = pytest.mark.slow
@@ -51,28 +48,6 @@ def test_the_readme_from_its_first_command_on(tmp_path: Path) -> None:
     for depth in ("1", "2"):
         assert cut["depths"][depth]["iou"] == report["depths"][depth]["iou"]
     assert Path("mask.png").exists()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_training_well(number: signal.Signals, code: int, camvid: Path) -> None:
-    args = ["train", "--data", str(camvid), "--out", "run", *TINY, "--epochs", "10000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unetpp_cli", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not Path("run/history.csv").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == code, output
-    assert "Interrupted after epoch" in output
-    assert load_model("run/weights/last.safetensors").header.metrics["steps"] > 0
-    assert Path("run/samples.png").exists()
 
 
 def test_two_runs_at_once_take_two_folders(camvid: Path) -> None:

@@ -19,6 +19,8 @@ _LARGEST_BEFORE_2_35 = 32 << 20  # older glibc refuses larger mmap thresholds
 
 SWITCH = "UNETPP_ALLOCATOR"
 
+_kept = False
+
 
 def keep_pages() -> bool:
     """Applies the settings; true when glibc accepted them all. Does nothing on other platforms."""
@@ -32,4 +34,11 @@ def keep_pages() -> bool:
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     threshold = mallopt(_M_MMAP_THRESHOLD, _LARGEST) or mallopt(_M_MMAP_THRESHOLD, _LARGEST_BEFORE_2_35)
-    return bool(threshold and mallopt(_M_TRIM_THRESHOLD, _LARGEST) and mallopt(_M_TOP_PAD, 64 << 20))
+    global _kept
+    _kept = bool(threshold and mallopt(_M_TRIM_THRESHOLD, _LARGEST) and mallopt(_M_TOP_PAD, 64 << 20))
+    return _kept
+
+
+def keeps_pages() -> bool:
+    """Whether this process has applied the settings, so that those it starts should, too."""
+    return _kept

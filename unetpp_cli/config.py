@@ -7,6 +7,8 @@ Imports no torch.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from unetpp_cli.errors import UserError, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+AUTO_BATCH = 0
+"""The `batch_size` of somebody who wrote `auto`."""
 
 
 def _key(
@@ -58,7 +63,16 @@ class TrainConfig:
     deep_supervision: bool = _key(True, "A head, and a loss, at every depth (needed for pruning).")
     # What is optimised
     loss: str = _key(
-        "ce", "Loss per head: cross entropy, alone or with soft Dice.", choices=("ce", "ce+dice")
+        "ce",
+        "Loss of each head: cross entropy, alone or with Dice or Lovasz-softmax; focal; ohem (hard pixels).",
+        choices=("ce", "ce+dice", "focal", "lovasz", "ce+lovasz", "ohem"),
+    )
+    focal_gamma: float = _key(2.0, "For 'focal': how much sure pixels count less; 0 = cross entropy.", low=0)
+    ohem_threshold: float = _key(
+        0.7, "For 'ohem': pixels whose class is given less probability than this are hard.", low=0, high=1
+    )
+    ohem_keep: float = _key(
+        0.0625, "For 'ohem': share of the labelled pixels that is kept at least.", low=0, high=1
     )
     label_smoothing: float = _key(0.0, "Share of the target spread over all classes.", low=0, high=0.9)
     class_weights: str = _key(
@@ -83,21 +97,43 @@ class TrainConfig:
     step_factor: float = _key(0.1, "For 'step': factor of each fall.", low=0, high=1)
     warmup_epochs: float = _key(0.0, "Epochs of linear warm-up; at most half the training.", low=0)
     epochs: int = _key(300, "Passes over the training images.", low=1)
-    batch_size: int = _key(8, "Images per step.", low=1)
+    batch_size: int = _key(8, "Images per batch, over all GPUs; 'auto' finds the most that fit.", low=0)
     accumulate: int = _key(1, "Batches whose gradients are added up for one optimiser step.", low=1)
     clip: float = _key(0.0, "Largest norm of the gradient; 0 = no clipping.", low=0)
     ema: float = _key(0.0, "Decay of the averaged weights (0.998, say); 0 = off.", low=0, high=0.99999)
     drop_last: bool = _key(True, "Leave out the last, smaller batch of an epoch.")
+    patience: int = _key(0, "Stop after so many epochs without a better val mIoU; 0 = never.", low=0)
+    init_from: str = _key("", "Weights file or run folder to start from; what fits is taken over.", run=True)
     # How it runs
     seed: int = _key(17, "Seed of weights, sample order and augmentation.", low=0)
     precision: str = _key(
         "auto",
         "Arithmetic: auto is bf16 where the hardware has it natively, else fp32.",
-        choices=("auto", "fp32", "bf16"),
+        choices=("auto", "fp32", "tf32", "bf16", "fp16"),
     )
+    deterministic: bool = _key(
+        False, "On CUDA: only kernels that repeat bit for bit, so that resuming is exact there too; slower."
+    )
+    compile: bool = _key(False, "Compile the network with torch.compile: a slow start, then faster on CUDA.")
     val_every: int = _key(1, "Epochs between validations (the last epoch is always validated).", low=1)
     save_every: int = _key(0, "Keep the weights of every Nth epoch; 0 = only best and last.", low=0, run=True)
-    gpus: str = _key("", "GPUs: 0, 1, all, or cpu; empty = GPU 0 if there is one, else the CPU.", run=True)
+    save_minutes: float = _key(
+        5.0,
+        "Minutes between saves of the training state within an epoch; 0 = only after epochs.",
+        low=0,
+        run=True,
+    )
+    time_limit: str = _key("", "End well after this time, to be resumed: 90s, 8m, 1h30m.", run=True)
+    tensorboard: bool = _key(False, "Also write TensorBoard event files into the run's folder.", run=True)
+    gpus: str = _key(
+        "", "GPUs: 0, or 0,1, or all, or cpu; empty = GPU 0 if there is one, else the CPU.", run=True
+    )
+    max_restarts: int = _key(
+        0,
+        "With several GPUs: how often a training that lost a process starts again from its state.",
+        low=0,
+        run=True,
+    )
     workers: int = _key(-1, "Processes that decode and augment; -1 chooses.", low=-1, run=True)
     cache: str = _key(
         "auto",
@@ -218,6 +254,8 @@ def _checked(origin: str, key: str, value: Any) -> Any:
             raise UserError(f"{name} must be true or false, not {value!r}.")
         return value
     if wanted in (int, float):
+        if key == "batch_size" and value == "auto":
+            return AUTO_BATCH
         return _number(name, value, wanted, metadata["low"], metadata["high"])
     if wanted is str:
         text = _text(value)
@@ -269,9 +307,34 @@ def numbers(text: str) -> list[float] | None:
         return None
 
 
+def seconds(text: str) -> float:
+    """`90s`, `8m`, `1h30m` as seconds; infinity for the empty string.
+
+    Raises:
+        UserError: it is no time, or none at all.
+    """
+    if not text.strip():
+        return math.inf
+    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    total = (
+        sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True))
+        if parts
+        else 0
+    )
+    if not total:
+        raise UserError(f"time_limit cannot be '{text}'.", "Write 90s, 8m, or 1h30m.")
+    return total
+
+
 def _refuse_bad_combinations(config: TrainConfig) -> None:
     """Everything that can be said before the data is touched."""
     Geometry.parse(config.size)
+    seconds(config.time_limit)
+    if config.compile and config.deterministic:
+        raise UserError(
+            "compile and deterministic exclude each other: compiled kernels need not repeat bit for bit.",
+            "Leave one of them out.",
+        )
     if config.channels == 2:
         raise UserError("channels is 2, but images have 1 (grey) or 3 (RGB) channels.")
     for key in ("mean", "std"):
@@ -294,6 +357,16 @@ def _refuse_bad_combinations(config: TrainConfig) -> None:
                 f"head_weights cannot be '{config.head_weights}'.",
                 f"Choose uniform, linear, exp, or {heads} numbers, none negative, the last above 0.",
             )
+    if config.label_smoothing and config.loss in ("focal", "lovasz", "ohem"):
+        raise UserError(
+            f"label_smoothing has no meaning for the loss '{config.loss}'.",
+            "Leave label_smoothing at 0, or choose --loss ce, ce+dice or ce+lovasz.",
+        )
+    if config.class_weights != "none" and config.loss == "lovasz":
+        raise UserError(
+            "class_weights has no meaning for the loss 'lovasz', in which all classes count alike.",
+            "Add --class-weights none, or choose --loss ce+lovasz.",
+        )
     if config.optimizer == "adamw" and config.nesterov:
         raise UserError("nesterov belongs to SGD.", "Add --optimizer sgd, or leave nesterov out.")
     if config.optimizer == "sgd" and config.nesterov and config.momentum == 0:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from unetpp_cli.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PARTIAL = ".partial-"
 
 
 @contextlib.contextmanager
@@ -25,7 +33,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=target.suffix
+            dir=target.parent, prefix=f"{_PARTIAL}{target.stem[:40]}-", suffix=target.suffix
         )
     except OSError as error:
         raise UserError(
@@ -59,3 +67,36 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` as UTF-8 to `path` in one step (see `replacing`)."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process has left half-written in `folder`, which no other process is using."""
+    for leftover in folder.rglob(f"{_PARTIAL}*"):
+        leftover.unlink(missing_ok=True)
+
+
+class Hold:
+    """A folder that this process alone may change, until it ends or lets go, however it ends.
+
+    Raises:
+        BlockingIOError: another process holds it. (Where the system has no such locks nobody is refused.)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._stream = (folder / ".lock").open("a")
+        if fcntl is not None:
+            try:
+                # Of POSIX's locks, which a forked child does not inherit: a killed process's workers may
+                # live on for some seconds.
+                fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self._stream.close()
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise BlockingIOError(str(folder)) from error
+                return  # a file system without locks
+        self._folder = folder
+
+    def let_go(self) -> None:
+        """Others may have it from now on."""
+        self._stream.close()
+        (self._folder / ".lock").unlink(missing_ok=True)

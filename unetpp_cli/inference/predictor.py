@@ -6,6 +6,7 @@ geometry, the way back to the original size, depth and ensemble.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,10 +25,14 @@ from unetpp_cli.network.weights import Model
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Tensor:
     """(N, C, H, W) uint8 -> float32 on `device`, channels last: pixel values 0..1, less mean, over std."""
     x = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
-    shape = (1, -1, 1, 1)
-    scale = torch.tensor([255.0 * value for value in std], device=device).view(shape)
-    offset = torch.tensor([255.0 * value for value in mean], device=device).view(shape)
-    return (x - offset) / scale
+    return (x - _on_device(tuple(mean), device)) / _on_device(tuple(std), device)
+
+
+@functools.lru_cache(maxsize=16)
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Of pixel values 0..255, per channel: (1, C, 1, 1). Kept, since to copy it there waits for the GPU."""
+    with torch.inference_mode(False):
+        return torch.tensor([255.0 * value for value in values], device=device).view(1, -1, 1, 1)
 
 
 def restore(logits: Tensor, height: int, width: int) -> Tensor:
@@ -58,7 +63,7 @@ class Predictor:
     Args:
         model: what to use.
         device: where; the network is moved there.
-        precision: `fp32` or `bf16`.
+        precision: as `devices.resolve_precision` gives it.
         depth: the head to use, the deepest by default.
         use_ensemble: average all heads up to `depth` instead.
         size: overrides the geometry in the model's header.

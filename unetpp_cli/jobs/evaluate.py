@@ -11,7 +11,14 @@ from torch.utils.data import DataLoader
 from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, open_dataset
-from unetpp_cli.devices import autocast, choose_device, device_name, place, resolve_precision
+from unetpp_cli.devices import (
+    autocast,
+    choose_device,
+    device_name,
+    place,
+    resolve_precision,
+    set_arithmetic,
+)
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.evaluation import Evaluation, evaluate
 from unetpp_cli.inference.metrics import DepthResult
@@ -46,6 +53,7 @@ def eval_model(request: EvalRequest) -> list[DepthResult]:
     """
     device = choose_device(request.gpus)
     precision = resolve_precision(request.precision, device)
+    set_arithmetic(device, precision, deterministic=False, training=False)
     geometry = Geometry.parse(request.size) if request.size else None
     path, why = find_model(request.model)
     where = request.data or data_of_run(path)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any
+
+ECHO_SECONDS = 3.0
 
 
 class Interruption:
     """While this context is open, the first SIGINT or SIGTERM only sets `signal`; the work ends itself.
 
+    Args:
+        forwarded: a launcher stands above this process and passes on what the terminal has sent to all of
+            them: what comes within `ECHO_SECONDS` of the first signal is its echo, not a second one.
+
     Attributes:
-        signal: the signal received, or None.
+        signal: the signal received first, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, forwarded: bool = False) -> None:
         self.signal: int | None = None
+        self.forwarded = forwarded
+        self._first = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -41,6 +50,7 @@ class Interruption:
         return 128 + self.signal if self.signal else 0
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:  # asked twice: no patience left
-            raise KeyboardInterrupt
-        self.signal = number
+        if self.signal is None:
+            self.signal, self._first = number, time.monotonic()
+        elif not self.forwarded or time.monotonic() - self._first > ECHO_SECONDS:
+            raise KeyboardInterrupt  # asked twice: no patience left

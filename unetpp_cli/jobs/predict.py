@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.images import decode_image, is_picture
-from unetpp_cli.devices import choose_device, device_name, resolve_precision
+from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.jobs.runs import find_model
@@ -63,6 +63,7 @@ def predict(request: PredictRequest) -> int:
     works = plan(request)
     device = choose_device(request.gpus)
     precision = resolve_precision(request.precision, device)
+    set_arithmetic(device, precision, deterministic=False, training=False)
     path, why = find_model(request.model)
     predictor = Predictor(
         load_model(path, device),

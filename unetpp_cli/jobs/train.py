@@ -1,65 +1,79 @@
-"""`unetpp train`: from a resolved config to a run folder, in the order in which it happens."""
+"""`unetpp train`: from settings to a run folder, in the order in which it happens."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import dataclasses
-import math
-import os
+import io
+import re
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader
+from rich.console import Console
+from torch.distributed import DistError
 
-from unetpp_cli.config import TrainConfig
+from unetpp_cli import allocator
+from unetpp_cli.config import AUTO_BATCH, TrainConfig, seconds
 from unetpp_cli.data.augment import Augmentation
-from unetpp_cli.data.classes import ClassSet
-from unetpp_cli.data.dataset import (
-    Decoded,
-    EvaluationExamples,
-    Example,
-    TrainingBatches,
-    TrainingSamples,
-    collate,
-    decoded_bytes,
-)
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, open_dataset
-from unetpp_cli.devices import choose_device, device_name, memory_used, place, resolve_precision
+from unetpp_cli.data.loading import training_loader, validation_loader
+from unetpp_cli.devices import (
+    choose_devices,
+    device_name,
+    resolve_precision,
+    set_arithmetic,
+)
 from unetpp_cli.errors import UserError
-from unetpp_cli.files import write_text
-from unetpp_cli.inference.evaluation import Evaluation, evaluate
-from unetpp_cli.inference.predictor import Predictor
-from unetpp_cli.jobs.interrupt import Interruption
-from unetpp_cli.jobs.runs import new_run
+from unetpp_cli.files import Hold
+from unetpp_cli.jobs import setup
+from unetpp_cli.jobs.resume import (
+    STATE,
+    Request,
+    command_for,
+    has_state,
+    launched_at,
+    mark_launch,
+    run_of_launch,
+)
+from unetpp_cli.jobs.run_folder import RunFolder, preview
+from unetpp_cli.jobs.runs import find_model, new_run
+from unetpp_cli.jobs.training_run import TrainingRun
+from unetpp_cli.memory import is_out_of_memory
 from unetpp_cli.network.header import Header
+from unetpp_cli.network.transfer import transfer
 from unetpp_cli.network.unetpp import UNetPlusPlus
-from unetpp_cli.network.weights import Model, architecture_of, save_model
+from unetpp_cli.network.weights import architecture_of, load_model
+from unetpp_cli.parallel import (
+    LauncherSignalled,
+    ProcessesFailed,
+    World,
+    is_restart,
+    is_worker,
+    join,
+    launch,
+    launch_name,
+)
 from unetpp_cli.report import console
-from unetpp_cli.report.history import EpochRecord, HeadScore, write_history
-from unetpp_cli.report.plots import curves
+from unetpp_cli.report.history import EpochRecord
 from unetpp_cli.report.progress import TrainingDisplay
-from unetpp_cli.report.sheet import Sample, save_sheet
-from unetpp_cli.training.loop import Step, Trainer, TrainingResult, train_epoch
-from unetpp_cli.training.losses import criterion
-from unetpp_cli.training.optimization import AveragedWeights, build_optimizer
-
-CACHE_LIMIT = 2 << 30  # bytes of decoded pictures that `cache: auto` keeps
-SHEET_IMAGES = 6
-REDRAW_SECONDS = 8.0
+from unetpp_cli.training.loop import Trainer
+from unetpp_cli.training.memory import out_of_memory
+from unetpp_cli.training.state import Environment, State, load_state
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Outcome:
     """What a training left: `folder`, the `records` of its epochs, and the exit code of the command."""
 
     folder: Path
-    records: tuple[EpochRecord, ...]
-    exit_code: int
+    records: tuple[EpochRecord, ...] = ()
+    exit_code: int = 0
 
 
 def choose_recipe(config: TrainConfig) -> tuple[str, str]:
@@ -70,7 +84,7 @@ def choose_recipe(config: TrainConfig) -> tuple[str, str]:
     """
     if config.data == "demo":
         return "quick", ""
-    if choose_device(config.gpus).type == "cpu":
+    if choose_devices(config.gpus)[0].type == "cpu":
         return (
             "quick",
             "Without a GPU the recipe is 'quick'; '--recipe camvid' is the good one, and slow here.",
@@ -78,19 +92,171 @@ def choose_recipe(config: TrainConfig) -> tuple[str, str]:
     return "camvid", ""
 
 
-def train(config: TrainConfig, recipe: str, note: str = "") -> Outcome:
-    """Trains as `config` says and leaves a run folder.
-
-    Args:
-        recipe: the recipe's name, for the run's name.
-        note: why this recipe, when it was chosen for the user; said together with the time it will take.
+def train(request: Request) -> Outcome:
+    """Trains as asked and leaves a run folder. Several devices are given a process each.
 
     Raises:
         UserError: whatever the user can mend; before the first step nothing has been written.
     """
-    device = choose_device(config.gpus)
+    if not is_worker():
+        devices = choose_devices(request.config.gpus)
+        if len(devices) > 1:
+            return _train_in_processes(request, len(devices))
+    with join(request.config.gpus) as world:
+        try:
+            return _train(request, world)
+        except UserError as error:
+            if world.says_it_first(str(error)):
+                raise
+            time.sleep(1)  # whoever is first to end takes all others along: let the error be printed
+            raise SystemExit(2) from error
+
+
+def _train_in_processes(request: Request, processes: int) -> Outcome:
+    try:
+        with tempfile.TemporaryDirectory(prefix="unetpp-note-") as folder:
+            note = Path(folder) / "gave-up"
+            arguments = (request, allocator.keeps_pages(), note)
+            return launch(_work, processes, request.config.max_restarts, *arguments)
+    except ProcessesFailed as failure:
+        if failure.signal is not None:  # it could not say so itself
+            path = run_of_launch(failure.launch, request.config.out)
+            go_on = f"Go on with: {command_for(path)} --gpus {request.config.gpus}" if path else ""
+            console.error(f"A training process was ended by signal {failure.signal}.", go_on)
+        return Outcome(Path(), exit_code=failure.exit_code)
+    except LauncherSignalled as signalled:
+        return Outcome(Path(), exit_code=128 + signalled.number)
+
+
+def _work(request: Request, keep_pages: bool, note: Path) -> Outcome:
+    """What each process does; the exit code says what its messages have said.
+
+    Args:
+        note: a file that is made when a process has met what the user must mend: starting again is no cure.
+    """
+    if note.exists():
+        return Outcome(Path(), exit_code=2)
+    if keep_pages:
+        allocator.keep_pages()
+    try:
+        outcome = train(request)
+        if outcome.exit_code:  # to return would be to wait for a launcher that waits for us to end
+            sys.exit(outcome.exit_code)
+        return dataclasses.replace(outcome, records=())
+    except UserError as error:
+        console.error(error.problem, error.cure)
+        note.touch()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if isinstance(error, DistError) or re.search("gloo|by peer", str(error)):
+            time.sleep(1)  # another process has gone, and can say why; this one is about to be ended
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _train(request: Request, world: World) -> Outcome:
+    config, device, began = request.config, world.device, time.perf_counter()
+    if not world.is_main:
+        console.mute()
     precision = resolve_precision(config.precision, device)
+    set_arithmetic(device, precision, deterministic=config.deterministic, training=True)
+
     augmentation = Augmentation(config.augment, config.seed)
+    data = _open(config)
+    with contextlib.ExitStack() as stack:
+        path, state = world.from_main(lambda: _resumed(request, stack))
+        decoded = stack.enter_context(setup.DecodedSplits(data, config, world))
+        if request.preview is not None:
+            preview(request.preview, data, decoded.train, augmentation)
+            console.say(f"Augmented samples: {request.preview}")
+            return Outcome(request.preview)
+        network = setup.build_network(config, len(data.classes), world)
+        if config.init_from and state is None:
+            _start_from(config.init_from, network, data)
+        pixels = state.pixels if state is not None else None
+        if pixels is None:
+            pixels = world.from_main(lambda: setup.count_pixels(decoded.train, data.classes))
+        loss = setup.build_criterion(config, data.classes, pixels, world)
+        trainer = setup.build_trainer(
+            config, network, loss, world, precision, lambda index: decoded.train.pairs[index].stem
+        )
+        if config.batch_size == AUTO_BATCH:
+            config = _with_batch_size(trainer, decoded, augmentation, world)
+            trainer.config = config
+        batches = setup.build_batches(config, len(decoded.train), world)
+        trainer.steps_per_epoch = setup.steps_per_epoch(config, batches)
+
+        fingerprint = world.from_main(data.fingerprint)
+        header = _header(config, trainer.network, data, fingerprint)
+        console.say(_describe(config, trainer.network, device_name(device), precision, world))
+        loader = training_loader(decoded.train, augmentation, batches, config, world)
+        if request.note and world.size == 1:
+            batch = setup.trial_batch(decoded.train, augmentation, config.batch_size)
+            console.say(
+                f"{request.note} About {_minutes(setup.estimate(trainer, batch, batches.per_epoch))}."
+            )
+
+        run = TrainingRun(
+            trainer=trainer,
+            batches=batches,
+            loader=loader,
+            val_loader=validation_loader(decoded.val, config, world) if decoded.val else None,
+            val_size=len(decoded.val) if decoded.val else 0,
+            classes=data.classes,
+            pixels=pixels,
+            data=fingerprint,
+            folder=None,
+            deadline=began + world.from_main(lambda: _time_left(config, path)),
+        )
+        if state is not None:
+            run.restore(state)
+            _say_resumed(run, state, fingerprint, request.changes, path)
+        path = path or world.from_main(lambda: _new_run(request, data, stack))
+        if world.is_main:
+            step = None if state is None else state.step
+            run.folder = RunFolder(path, header, data, config, request.recipe, step)
+            if not is_restart():
+                mark_launch(path, launch_name())
+            run.folder.before_training(
+                pixels,
+                loss.class_weights,
+                decoded.train,
+                augmentation,
+                as_before=state is not None and not request.changes,
+            )
+        console.say(f"Run: {path}")
+        had, start = len(run.records), time.perf_counter()
+        display = TrainingDisplay(None if world.is_main else Console(file=io.StringIO()))
+        with _receipt(run, device_name(device)):
+            if state is None:
+                run.save_state()  # from now on the run can be resumed, whatever happens
+            else:
+                run.publish()
+            exit_code = _fit(run, display, decoded, augmentation)
+        _farewell(run, path, had, time.perf_counter() - start)
+        return Outcome(path, tuple(run.records), exit_code)
+
+
+@contextlib.contextmanager
+def _receipt(run: TrainingRun, device: str) -> Iterator[None]:
+    """Keeps run.json: that the training started, on what, and how it ended."""
+    if run.folder is None:
+        yield
+        return
+    run.folder.begin(run.trainer.precision, device, run.trainer.world.size)
+    try:
+        yield
+    except BaseException as error:
+        problem = error.problem if isinstance(error, UserError) else type(error).__name__
+        run.folder.end(f"error: {problem}")
+        raise
+    run.folder.end(run.ended)
+
+
+def _open(config: TrainConfig) -> Dataset:
+    """The data, with what there is to say about it said."""
     data = open_dataset(
         config.data, classes=config.classes or None, split_by=config.split_by or None, seed=config.seed
     )
@@ -99,296 +265,162 @@ def train(config: TrainConfig, recipe: str, note: str = "") -> Outcome:
         console.say("All 32 classes are learnt; --classes camvid11 merges them into the benchmark's 11.")
     for text in data.warnings:
         console.warn(text)
-    pairs, val = data.splits.get("train", ()), data.splits.get("val", ())
-    if not pairs:
+    if not data.splits.get("train"):
         raise UserError(f"{config.data} has no training images.", "Look at it: unetpp check " + config.data)
-    if not val:
+    if not data.splits.get("val"):
         console.warn("There is no val split: no scores, and 'best' stays away. Evaluate on other data.")
+    return data
 
-    torch.manual_seed(config.seed)
-    geometry = Geometry.parse(config.size)
-    heads = None if config.deep_supervision else (config.depth,)
-    network = UNetPlusPlus(
-        len(data.classes), config.channels, width=config.width, depth=config.depth, heads=heads
-    )
-    place(network, device)
-    keep = config.cache == "on" or (
-        config.cache == "auto" and decoded_bytes(data, pairs, geometry, config.channels) <= CACHE_LIMIT
-    )
-    decoded = Decoded(data, pairs, geometry, config.channels, keep)
-    batches = TrainingBatches(len(pairs), config.batch_size, config.seed, config.drop_last)
-    workers = _workers(config.workers, device, keep)
-    loader = DataLoader(
-        TrainingSamples(decoded, augmentation),
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",
-    )
-    val_loader = _loader(data, "val", config, geometry, workers, device)
 
-    weighted = config.class_weights in ("enet", "median-frequency")
-    pixels = count_pixels(decoded, data.classes) if weighted else None
-    trainer = Trainer(
-        config=config,
-        network=network,
-        optimizer=build_optimizer(network, config),
-        criterion=criterion(config, data.classes, pixels, len(network.head_depths), device),
-        average=AveragedWeights(network, config.ema) if config.ema else None,
-        device=device,
-        precision=precision,
-        steps_per_epoch=math.ceil(len(batches) / config.accumulate),
-    )
-    header = Header(
+def _resumed(request: Request, stack: contextlib.ExitStack) -> tuple[Path | None, State | None]:
+    """The run to go on in, held until `stack` ends, and its state; after a restart, the run of the launch."""
+    path = request.resume
+    if path is None and is_restart():
+        path = run_of_launch(launch_name(), request.config.out)
+    if path is None:
+        return None, None
+    _hold(path, stack)
+    return path, load_state(path / STATE) if has_state(path) else None
+
+
+def _new_run(request: Request, data: Dataset, stack: contextlib.ExitStack) -> Path:
+    """The folder of a new run, held until `stack` ends."""
+    path = new_run(request.config.out, f"{data.name}-{request.recipe}")
+    _hold(path, stack)
+    return path
+
+
+def _hold(path: Path, stack: contextlib.ExitStack) -> None:
+    try:
+        stack.callback(Hold(path).let_go)
+    except BlockingIOError as error:
+        raise UserError(
+            f"{path} is being trained by another process.", "Wait for it, or stop it first."
+        ) from error
+
+
+def _time_left(config: TrainConfig, path: Path | None) -> float:
+    """Seconds until the time limit; a start after a failure goes on with what its launch has left."""
+    limit = seconds(config.time_limit)
+    if path is not None and is_restart():
+        limit -= time.time() - launched_at(path)
+    return limit
+
+
+def _start_from(source: str, network: UNetPlusPlus, data: Dataset) -> None:
+    path, _ = find_model(source)
+    for line in transfer(network, load_model(path), data.classes).lines():
+        console.say(line)
+
+
+def _with_batch_size(
+    trainer: Trainer, decoded: setup.DecodedSplits, augmentation: Augmentation, world: World
+) -> TrainConfig:
+    """The settings with the batch size that `auto` stands for."""
+    found = setup.find_batch_size(trainer, decoded.train, augmentation)
+    total = world.size * min(world.collect(found))
+    if not total:
+        raise UserError("--batch-size auto: not even one image fits.", "Use a smaller --size or --width.")
+    console.say(f"Batch size: {total} is the largest that fits (--batch-size {total} repeats it).")
+    return dataclasses.replace(trainer.config, batch_size=total)
+
+
+def _header(config: TrainConfig, network: UNetPlusPlus, data: Dataset, fingerprint: str) -> Header:
+    return Header(
         architecture=architecture_of(network),
         classes=data.classes,
         mean=tuple(config.mean),
         std=tuple(config.std),
-        geometry=geometry,
+        geometry=Geometry.parse(config.size),
         recipe=config.to_recipe(),
         data={
             "layout": data.layout,
             "split_by": data.split_by,
             **{name: len(pairs) for name, pairs in data.splits.items()},
-            "fingerprint": data.fingerprint(),
+            "fingerprint": fingerprint,
         },
     )
+
+
+def _describe(config: TrainConfig, network: UNetPlusPlus, device: str, precision: str, world: World) -> str:
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    console.say(
-        f"Network: UNet++ width {config.width}, depth {config.depth}, {len(network.head_depths)} heads, "
-        f"{parameters / 1e6:.2f} M parameters, on {device_name(device)} in {precision}"
+    heads = len(network.head_depths)
+    several = f", {world.size} processes" if world.size > 1 else ""
+    return (
+        f"Network: UNet++ width {config.width}, depth {config.depth}, {heads} head{'s' * (heads > 1)}, "
+        f"{parameters / 1e6:.2f} M parameters, on {device} in {precision}{several}"
     )
-    if note:
-        console.say(f"{note} About {_minutes(_estimate(trainer, next(iter(loader)), len(batches)))}.")
-
-    folder = new_run(config.out, f"{data.name}-{recipe}")
-    console.say(f"Run: {folder}")
-    write_text(folder / "config.yaml", config.to_yaml(recipe))
-    return _Run(trainer, header, data, folder).fit(loader, batches, val_loader)
 
 
-class _Run:
-    """A training under way: what it has recorded and what lies in its folder."""
+def _say_resumed(
+    run: TrainingRun, state: State, fingerprint: str, changes: tuple[str, ...], path: Path | None
+) -> None:
+    """Where the run goes on, and all that keeps it from being the run it would have been."""
+    batch = -(-state.samples // run.config.batch_size)
+    where = f"epoch {state.epoch}, batch {batch + 1} of {run.batches.per_epoch}, step {state.step}"
+    console.say(f"Resuming {path}: {where}")
+    for change in changes:
+        console.say(f"  changed: {change} (the new value wins)")
+    trainer = run.trainer
+    here = Environment.here(trainer.device, trainer.precision, trainer.world.size)
+    if differing := here.differences(state.environment):
+        console.warn(f"Not bit for bit what it would have been: {'; '.join(differing)}.")
+    if fingerprint != state.data:
+        console.warn("The data are not those that the run began with (their fingerprints differ).")
 
-    def __init__(self, trainer: Trainer, header: Header, data: Dataset, folder: Path) -> None:
-        self.trainer, self.header, self.data, self.folder = trainer, header, data, folder
-        self.records: list[EpochRecord] = []
-        self.best = -math.inf
-        self.best_epoch = 0
-        self.drawn = -math.inf  # when curves.png was last drawn
 
-    def fit(
-        self,
-        loader: DataLoader[tuple[torch.Tensor, torch.Tensor]],
-        batches: TrainingBatches,
-        val_loader: DataLoader[Example] | None,
-    ) -> Outcome:
-        """All epochs; ends early, but well, when a signal asks for it."""
-        config = self.trainer.config
-        began = time.perf_counter()
-        display = TrainingDisplay()
-        with Interruption() as interrupted, display:
-            display.start(config.epochs, len(batches), self.trainer.network.head_depths)
-            for epoch in range(1, config.epochs + 1):
-                start = time.perf_counter()
-                batches.epoch = epoch
-                on_step = partial(self._show, display, epoch)
-                result = train_epoch(self.trainer, loader, on_step, lambda: bool(interrupted))
-                if not result.finished:
-                    break
-                due = epoch % config.val_every == 0 or epoch == config.epochs
-                validation = None
-                if val_loader is not None and due and not interrupted:
-                    validation = self._validate(val_loader, display.validating)
-                self._record(epoch, result, validation, time.perf_counter() - start, display)
-                if interrupted:
-                    break
-        if interrupted:
-            if self.records:
-                self._draw()
-            self._save("last", None)  # the middle of an epoch: no score belongs to these weights
-        if val_loader is not None and self.records:
-            self._sheet()
-        self._farewell(interrupted, time.perf_counter() - began)
-        return Outcome(self.folder, tuple(self.records), interrupted.exit_code)
+def _fit(
+    run: TrainingRun, display: TrainingDisplay, decoded: setup.DecodedSplits, augmentation: Augmentation
+) -> int:
+    """Trains; what torch raises and the user can mend becomes a message. Returns the exit code."""
+    try:
+        return run.fit(display)
+    except (RuntimeError, MemoryError) as error:
+        if "deterministic" in str(error) and run.config.deterministic:
+            raise UserError(
+                f"--deterministic: this GPU has no repeatable form of a step's operation: {error}",
+                "Leave --deterministic out.",
+            ) from error
+        if not is_out_of_memory(error):
+            raise
+    # Out here the exception, and with it all that the failed step held, is gone.
+    trainer = run.trainer
+    trainer.optimizer.zero_grad(set_to_none=True)
+    fits = None
+    if trainer.world.size == 1:  # the others may wait in a sum; nothing can be tried together any more
+        fits = setup.find_batch_size(trainer, decoded.train, augmentation)
+    raise out_of_memory(run.config.batch_size, fits, run.config.accumulate)
 
-    @property
-    def network(self) -> UNetPlusPlus:
-        """The network that is validated and saved: the averaged one, if there is one."""
-        average = self.trainer.average
-        return average.network if average is not None else self.trainer.network
 
-    def _show(self, display: TrainingDisplay, epoch: int, step: Step) -> None:
-        memory = memory_used(self.trainer.device)
-        display.step(epoch, step.number, step.loss, step.lr, step.images_per_second, memory)
-
-    def _validate(self, loader: DataLoader[Example], show: Callable[[int, int], None]) -> Evaluation:
-        network = self.network.eval()
-        config, total, done = self.trainer.config, len(self.data.splits["val"]), 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            show(done, total)
-
-        return evaluate(
-            network,
-            loader,
-            self.data.classes,
-            config.mean,
-            config.std,
-            self.trainer.device,
-            self.trainer.precision,
-            with_losses=True,
-            on_images=advance,
+def _farewell(run: TrainingRun, path: Path, began_with: int, seconds: float) -> None:
+    """What the training came to, and what to do next."""
+    weights = path / "weights"
+    if run.ended in ("interrupted", "time limit"):
+        what = "Interrupted" if run.ended == "interrupted" else "The time limit was reached"
+        console.say(
+            f"{what} in epoch {run.epoch} at step {run.trainer.step}; the state is saved. Go on with:"
         )
-
-    def _record(
-        self,
-        epoch: int,
-        result: TrainingResult,
-        validation: Evaluation | None,
-        seconds: float,
-        display: TrainingDisplay,
-    ) -> None:
-        """History, weights and curves of a finished epoch."""
-        depths = self.trainer.network.head_depths
-        val: dict[int, HeadScore] = {}
-        if validation is not None:
-            val = {
-                depth: HeadScore(validation.losses[depth], scores.pixel_accuracy, scores.miou)
-                for depth, scores in validation.heads.items()
-            }
-        record = EpochRecord(
-            epoch=epoch,
-            lr=result.lr,
-            train_loss=result.loss,
-            train_accuracy=result.accuracy,
-            train_heads=dict(zip(depths, result.heads, strict=True)),
-            val=val,
-            seconds=seconds,
-            images_per_second=result.images_per_second,
-        )
-        self.records.append(record)
-        is_best = bool(val) and val[depths[-1]].miou > self.best
-        if is_best:
-            self.best, self.best_epoch = val[depths[-1]].miou, epoch
-            self._save("best", record)
-        self._save("last", record)
-        every = self.trainer.config.save_every
-        if every and epoch % every == 0:
-            self._save(f"epoch-{epoch:04d}", record)
-        write_history(self.folder / "history.csv", self.records)
-        # Drawing takes half a second: every epoch, but not when epochs are shorter than that is worth.
-        if epoch == self.trainer.config.epochs or time.perf_counter() - self.drawn > REDRAW_SECONDS:
-            self._draw()
-        display.epoch_done(record, is_best)
-
-    def _draw(self) -> None:
-        curves(self.folder / "curves.png", self.records, self.folder.name)
-        self.drawn = time.perf_counter()
-
-    def _save(self, name: str, record: EpochRecord | None) -> None:
-        """Writes weights/NAME.safetensors, with the scores of `record` in its header."""
-        metrics: dict[str, object] = {"steps": self.trainer.step}
-        if record is not None:
-            metrics["epoch"] = record.epoch
-            metrics["val"] = {
-                str(depth): {"miou": score.miou, "pixel_accuracy": score.accuracy, "loss": score.loss}
-                for depth, score in record.val.items()
-            }
-        header = dataclasses.replace(self.header, metrics=metrics)
-        save_model(self.folder / "weights" / f"{name}.safetensors", self.network, header)
-
-    def _sheet(self) -> None:
-        """A sheet of validation images, spread over the split: image, truth, prediction."""
-        pairs = self.data.splits["val"]
-        chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(SHEET_IMAGES, len(pairs))).astype(int)]
-        network = copy.deepcopy(self.network)
-        model = Model(network=network, header=self.header, path=self.folder, hash="")
-        predictor = Predictor(model, self.trainer.device, precision=self.trainer.precision)
-        samples = []
-        for pair in chosen:
-            image = self.data.read_image(pair, predictor.channels)
-            samples.append(Sample(pair.stem, image, self.data.read_mask(pair), predictor.mask(image)))
-        save_sheet(self.folder / "samples.png", samples, self.data.classes)
-
-    def _farewell(self, interrupted: Interruption, seconds: float) -> None:
-        weights = self.folder / "weights"
-        if interrupted:
-            console.say(
-                f"Interrupted after epoch {len(self.records)}; the weights are in {weights}/last.safetensors"
-            )
-            return
-        console.say(f"Trained {len(self.records)} epochs in {_minutes(seconds)}.")
-        if self.best_epoch:
-            score = f"val mIoU {100 * self.best:.1f} %"
-            console.say(f"Best: epoch {self.best_epoch}, {score} -> {weights}/best.safetensors")
-        else:
-            console.say(f"Weights: {weights}/last.safetensors")
-        name = "best" if self.best_epoch else "last"
-        console.say("Next:")
-        console.say(f"  unetpp eval {self.folder} --data {self.trainer.config.data}")
-        heads = self.trainer.network.head_depths
-        if len(heads) > 1:
-            console.say(f"  unetpp prune --depth {heads[-2]} {weights}/{name}.safetensors")
-        console.say(f"  unetpp predict photo.png -o mask.png --model {self.folder}")
-
-
-def count_pixels(decoded: Decoded, classes: ClassSet) -> list[int]:
-    """Labelled pixels per class over all masks of `decoded`."""
-    counts = np.zeros(256, dtype=np.int64)
-    for index in range(len(decoded)):
-        counts += np.bincount(decoded[index][1].ravel(), minlength=256)
-    counts[list(classes.void)] = 0
-    return [int(count) for count in counts[: len(classes)]]
-
-
-def _loader(
-    data: Dataset, split: str, config: TrainConfig, geometry: Geometry, workers: int, device: torch.device
-) -> DataLoader[Example] | None:
-    """Batches of the split's images in order, or None when it is empty."""
-    if not data.splits.get(split):
-        return None
-    # On the CPU one image at a time is as fast as several, and takes less memory.
-    return DataLoader(
-        EvaluationExamples(data, data.splits[split], geometry, config.channels),
-        batch_size=config.batch_size if device.type == "cuda" else 1,
-        collate_fn=list,
-        num_workers=min(1, workers) if device.type == "cpu" else workers,
-        persistent_workers=workers > 0,
-    )
-
-
-def _workers(wish: int, device: torch.device, cached: bool) -> int:
-    """How many processes decode: none when a cached picture is faster at hand than from a process."""
-    if wish >= 0:
-        return wish
-    cores = os.cpu_count() or 1
-    if device.type == "cuda":
-        return min(8, max(1, cores - 1))
-    return 0 if cached else 1
-
-
-def _estimate(trainer: Trainer, batch: tuple[torch.Tensor, torch.Tensor], steps: int) -> float:
-    """Seconds that the whole training will take, from two steps on a copy that is thrown away."""
-    throwaway = copy.deepcopy(trainer.network)
-    trial = Trainer(
-        config=trainer.config,
-        network=throwaway,
-        optimizer=build_optimizer(throwaway, trainer.config),
-        criterion=trainer.criterion,
-        average=None,
-        device=trainer.device,
-        precision=trainer.precision,
-        steps_per_epoch=trainer.steps_per_epoch,
-    )
-    train_epoch(trial, [batch])
-    start = time.perf_counter()
-    train_epoch(trial, [batch])
-    # Validation and writing come on top; a quarter is what they take on CamVid and on the demo.
-    return 1.25 * (time.perf_counter() - start) * steps * trainer.config.epochs
+        console.say(f"  {command_for(path)}")
+        return
+    done = len(run.records)
+    if done == began_with:
+        console.say(f"{path} is trained to its end, {done} epochs. For more: {command_for(path)} --epochs N")
+    else:
+        console.say(f"Trained {done - began_with} epochs in {_minutes(seconds)}.")
+    if run.ended == "early stop":
+        console.say(f"Stopped early: no better val mIoU for {run.config.patience} epochs.")
+    name = "best" if run.best_epoch else "last"
+    if run.best_epoch:
+        score = f"val mIoU {100 * run.best:.1f} %"
+        console.say(f"Best: epoch {run.best_epoch}, {score} -> {weights}/best.safetensors")
+    else:
+        console.say(f"Weights: {weights}/last.safetensors")
+    console.say("Next:")
+    console.say(f"  unetpp eval {path} --data {run.config.data}")
+    heads = run.trainer.network.head_depths
+    if len(heads) > 1:
+        console.say(f"  unetpp prune --depth {heads[-2]} {weights}/{name}.safetensors")
+    console.say(f"  unetpp predict photo.png -o mask.png --model {path}")
 
 
 def _minutes(seconds: float) -> str:

@@ -77,6 +77,7 @@ err = StreamConsole(stderr=True, highlight=False)
 """Standard error: warnings, errors, progress."""
 
 _live: list[Console] = []
+_is_mute = False
 
 
 @contextlib.contextmanager
@@ -98,13 +99,23 @@ def is_live() -> bool:
     return bool(_live)
 
 
+def mute() -> None:
+    """From now on `say` and `warn` are silent: in a process of several that is not the one that speaks."""
+    global _is_mute
+    _is_mute = True
+
+
 def say(text: str) -> None:
     """Prints one line to standard output, never broken into several: paths and JSON can be copied."""
+    if _is_mute:
+        return
     _target(out).print(_literal(out, text), soft_wrap=True, highlight=False)
 
 
 def warn(text: str) -> None:
     """Prints `Warning: text` to standard error."""
+    if _is_mute:
+        return
     _labelled("Warning:", "bold yellow", [text])
 
 

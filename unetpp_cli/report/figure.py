@@ -1,6 +1,6 @@
 """The look that all plots share: a matplotlib figure without global state, titles, panels, saving.
 
-matplotlib is imported by `new` and not before. Used by `report.plots` only.
+matplotlib is imported by `new` and not before. Used by `report.plots` and `report.curves`.
 """
 
 from __future__ import annotations

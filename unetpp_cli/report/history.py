@@ -1,30 +1,38 @@
-"""What each epoch of a training came to: the records, and the CSV file of them in the run folder.
+"""What each epoch of a training came to: the records, and the files of them in the run folder.
 
-The training job writes it after every epoch; `report.plots` draws the same records.
+The training job writes history.csv and history.jsonl after every epoch, and keeps the records in its state to
+go on from; `report.curves` draws them.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import write_text
 
 
 @dataclass(frozen=True)
 class HeadScore:
-    """One head on the validation split: mean loss per pixel; pixel accuracy and mean IoU as fractions."""
+    """One head on the validation split: mean loss per pixel; pixel accuracy and mean IoU as fractions.
+
+    `iou` holds a fraction for each class, in class order, NaN where the class does not occur; or nothing.
+    """
 
     loss: float
     accuracy: float
     miou: float
+    iou: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,13 @@ class EpochRecord:
     Attributes:
         epoch: counted from 1.
         lr: learning rate at the end of the epoch.
-        train_loss: the loss that was minimised, averaged over the epoch's images.
+        train_loss: the loss that was minimised, averaged over the epoch's steps.
         train_accuracy: pixel accuracy of the deepest head on the training crops, 0..1.
         train_heads: the training loss of each head, by depth.
         val: the scores of each head, by depth; empty when there is no validation split.
         seconds: wall clock of the epoch, validation included.
         images_per_second: of its training part.
+        steps: optimiser steps since the beginning of the training.
     """
 
     epoch: int
@@ -50,6 +59,7 @@ class EpochRecord:
     val: Mapping[int, HeadScore] = field(default_factory=dict)
     seconds: float = 0.0
     images_per_second: float = 0.0
+    steps: int = 0
 
     @property
     def miou(self) -> float:
@@ -58,7 +68,8 @@ class EpochRecord:
 
 
 _FIRST = ("epoch", "lr", "train_loss", "train_accuracy")
-_LAST = ("seconds", "images_per_second")
+_LAST = ("steps", "seconds", "images_per_second")
+_WHOLE = ("epoch", "steps")
 _PER_HEAD = ("val_loss", "val_accuracy", "val_miou")
 
 
@@ -72,7 +83,8 @@ def write_history(path: str | os.PathLike[str], records: Sequence[EpochRecord]) 
     """Writes all records as CSV in one step; every number is spelled so that it reads back exactly.
 
     Columns: epoch, lr, train_loss, train_accuracy, train_loss_L1 .., then val_loss_L1, val_accuracy_L1,
-    val_miou_L1 .. for each head, seconds, images_per_second. A field is empty where a record has no figure.
+    val_miou_L1 .. for each head, steps, seconds, images_per_second. A field is empty where a record has no
+    figure. The IoU of single classes stands in history.jsonl only.
     """
     trained = sorted({depth for record in records for depth in record.train_heads})
     scored = sorted({depth for record in records for depth in record.val})
@@ -92,7 +104,8 @@ def write_history(path: str | os.PathLike[str], records: Sequence[EpochRecord]) 
             values = (score.loss, score.accuracy, score.miou)
             row.update({f"{name}_L{depth}": value for name, value in zip(_PER_HEAD, values, strict=True)})
         # csv spells a float by its repr, which reads back exactly; float() also takes numpy's numbers.
-        writer.writerow({name: float(value) for name, value in row.items()} | {"epoch": record.epoch})
+        whole = {name: getattr(record, name) for name in _WHOLE}
+        writer.writerow({name: float(value) for name, value in row.items()} | whole)
     write_text(path, text.getvalue())
 
 
@@ -125,7 +138,109 @@ def _record(row: Mapping[str, str]) -> EpochRecord:
         train_loss=float(row["train_loss"]),
         train_accuracy=float(row["train_accuracy"]),
         train_heads=losses,
-        val={depth: HeadScore(**score) for depth, score in scores.items()},
+        val={
+            depth: HeadScore(score["loss"], score["accuracy"], score["miou"])
+            for depth, score in scores.items()
+        },
+        steps=int(row.get("steps") or 0),  # earlier versions wrote none
         seconds=float(row["seconds"]),
         images_per_second=float(row["images_per_second"]),
     )
+
+
+def write_history_lines(
+    path: str | os.PathLike[str], records: Sequence[EpochRecord], classes: ClassSet
+) -> None:
+    """Writes history.jsonl in one step: a JSON object a line and epoch, null for what is no finite number.
+
+    Beside what history.csv holds, each head has its IoU for every scored class, by the class's name:
+    `{"epoch": 1, "steps": 45, "lr": ..., "train": {"loss": ..., "accuracy": ..., "heads": {"1": ...}},
+    "val": {"1": {"loss": ..., "accuracy": ..., "miou": ..., "iou": {"Sky": ...}}}, "seconds": ..., ...}`.
+    """
+    lines = (json.dumps(_line(record, classes), ensure_ascii=False, allow_nan=False) for record in records)
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def _line(record: EpochRecord, classes: ClassSet) -> dict[str, Any]:
+    return {
+        "epoch": record.epoch,
+        "steps": record.steps,
+        "lr": _finite(record.lr),
+        "train": {
+            "loss": _finite(record.train_loss),
+            "accuracy": _finite(record.train_accuracy),
+            "heads": {str(depth): _finite(loss) for depth, loss in sorted(record.train_heads.items())},
+        },
+        "val": {
+            str(depth): {
+                "loss": _finite(score.loss),
+                "accuracy": _finite(score.accuracy),
+                "miou": _finite(score.miou),
+                "iou": {classes.names[i]: _finite(score.iou[i]) for i in classes.scored if score.iou},
+            }
+            for depth, score in sorted(record.val.items())
+        },
+        "seconds": _finite(record.seconds),
+        "images_per_second": _finite(record.images_per_second),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+_PLAIN = ("lr", "train_loss", "train_accuracy", "seconds", "images_per_second")
+
+
+def record_to_json(record: EpochRecord) -> dict[str, Any]:
+    """The record as plain JSON values, all of it and exactly: what the training's state keeps.
+
+    NaN is None and the infinities are "inf" and "-inf", so any JSON parser takes it.
+    """
+    return {
+        "epoch": record.epoch,
+        "steps": record.steps,
+        **{name: _encode(getattr(record, name)) for name in _PLAIN},
+        "train_heads": {str(depth): _encode(loss) for depth, loss in record.train_heads.items()},
+        "val": {
+            str(depth): {
+                "loss": _encode(score.loss),
+                "accuracy": _encode(score.accuracy),
+                "miou": _encode(score.miou),
+                "iou": [_encode(value) for value in score.iou],
+            }
+            for depth, score in record.val.items()
+        },
+    }
+
+
+def record_from_json(data: Mapping[str, Any]) -> EpochRecord:
+    """The inverse of `record_to_json`: the same record, number for number.
+
+    Raises:
+        KeyError, TypeError, ValueError: this is no record.
+    """
+    return EpochRecord(
+        epoch=int(data["epoch"]),
+        steps=int(data["steps"]),
+        **{name: _decode(data[name]) for name in _PLAIN},
+        train_heads={int(depth): _decode(loss) for depth, loss in data["train_heads"].items()},
+        val={
+            int(depth): HeadScore(
+                loss=_decode(score["loss"]),
+                accuracy=_decode(score["accuracy"]),
+                miou=_decode(score["miou"]),
+                iou=tuple(_decode(value) for value in score["iou"]),
+            )
+            for depth, score in data["val"].items()
+        },
+    )
+
+
+def _encode(value: float) -> float | str | None:
+    number = float(value)  # numpy's numbers, too
+    return None if math.isnan(number) else str(number) if math.isinf(number) else number
+
+
+def _decode(value: float | str | None) -> float:
+    return math.nan if value is None else float(value)

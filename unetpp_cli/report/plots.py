@@ -1,130 +1,23 @@
-"""Pictures of numbers: training curves, accuracy against time, the confusion matrix, per-class bars.
+"""Pictures of numbers: accuracy against time, the confusion matrix, IoU and share of pixels per class.
 
-train redraws the curves every epoch, eval draws the others. matplotlib is imported when something is drawn,
-and only through its object-oriented interface: no global figure, no display.
+train and eval draw them; the training curves have a page of their own. matplotlib is imported when something
+is drawn, and only through its object-oriented interface: no global figure, no display.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.inference.metrics import DepthResult, Scores
 from unetpp_cli.report import figure as look
 from unetpp_cli.report import units
-from unetpp_cli.report.history import EpochRecord, best_epoch
-
-_TRAIN = look.FAINT
-
-
-def curves(path: str | os.PathLike[str], records: Sequence[EpochRecord], title: str = "") -> None:
-    """Draws a training so far: loss, mIoU per head, pixel accuracy, learning rate. PNG, 1600x1000 pixels.
-
-    Without a validation split the mIoU panel shows the training loss of each head instead.
-    """
-    figure = look.new(12.8, 8)
-    grid = figure.add_gridspec(
-        2, 2, height_ratios=(3, 2), left=0.06, right=0.985, top=0.87, bottom=0.07, hspace=0.33, wspace=0.15
-    )
-    best = best_epoch(records)
-    validated = [record for record in records if record.val]  # not every epoch need be
-    deepest = max((max(record.val) for record in validated), default=0)
-    subtitle = "" if deepest else "no validation split"
-    if best is not None:
-        subtitle = f"best mIoU {units.percent(best.miou)} % (L{max(best.val)}, epoch {best.epoch})"
-    look.titles(figure, title, subtitle, left=0.06 * 12.8)
-
-    loss = look.panel(figure, grid[0, 0], "Loss")
-    _line(loss, records, [record.train_loss for record in records], _TRAIN, "train")
-    if deepest:
-        values = [_val(record, deepest, "loss") for record in validated]
-        _line(loss, validated, values, look.head_color(deepest), f"val L{deepest}")
-        scores = look.panel(figure, grid[0, 1], "Validation mIoU, %")
-        _per_head_miou(scores, records, best)
-    else:
-        scores = look.panel(figure, grid[0, 1], "Training loss per head")
-        for depth in sorted({depth for record in records for depth in record.train_heads}):
-            values = [record.train_heads.get(depth, math.nan) for record in records]
-            _line(scores, records, values, look.head_color(depth), f"L{depth}")
-
-    accuracy = look.panel(figure, grid[1, 0], "Pixel accuracy, %", "epoch")
-    _line(accuracy, records, [100 * record.train_accuracy for record in records], _TRAIN, "train")
-    if deepest:
-        values = [100 * _val(record, deepest, "accuracy") for record in validated]
-        _line(accuracy, validated, values, look.head_color(deepest), f"val L{deepest}")
-    rate = look.panel(figure, grid[1, 1], "Learning rate", "epoch")
-    _line(rate, records, [record.lr for record in records], look.INK, "")
-
-    for axes, from_zero in ((loss, True), (scores, True), (accuracy, len(records) < 2), (rate, True)):
-        _scales(axes, [record.epoch for record in records], from_zero, may_be_log=axes is not rate)
-        if best is not None:
-            axes.axvline(best.epoch, color=look.FAINT, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
-        handles, labels = axes.get_legend_handles_labels()
-        if labels:
-            style = {"framealpha": 0.9, "edgecolor": "none", "fontsize": 9, "labelcolor": look.INK}
-            falls = axes is loss or (not deepest and axes is scores)
-            place = "upper right" if falls else "lower right"  # where losses and scores leave room
-            axes.legend(handles[::-1], labels[::-1], loc=place, **style)  # the deepest line lies on top, too
-    look.save(figure, path)
-
-
-def _per_head_miou(axes: Any, records: Sequence[EpochRecord], best: EpochRecord | None) -> None:
-    """A line per head, the deepest one bold, its best epoch starred; the legend holds each head's best."""
-    validated = [record for record in records if record.val]
-    depths = sorted({depth for record in validated for depth in record.val})
-    for depth in depths:
-        values = [100 * _val(record, depth, "miou") for record in validated]
-        finite = [value for value in values if math.isfinite(value)]
-        label = f"L{depth}   best {max(finite):.1f}" if finite else f"L{depth}"
-        _line(axes, validated, values, look.head_color(depth), label, 2.4 if depth == depths[-1] else 1.4)
-    if best is not None:
-        style = {"markersize": 17, "color": look.head_color(max(best.val)), "markeredgecolor": "white"}
-        axes.plot([best.epoch], [100 * best.miou], "*", zorder=5, clip_on=False, **style)
-
-
-def _line(
-    axes: Any,
-    records: Sequence[EpochRecord],
-    values: Sequence[float],
-    color: str,
-    label: str,
-    width: float = 1.8,
-) -> None:
-    """A line over the epochs, with gaps where a value is not finite. No line where no value is."""
-    heights = [value if math.isfinite(value) else math.nan for value in values]
-    if all(math.isnan(height) for height in heights):
-        return
-    # Dots while epochs are few, and where a gap could leave a point without any line.
-    marker = "o" if len(records) <= 20 or any(math.isnan(height) for height in heights) else ""
-    style = {"color": color, "linewidth": width, "marker": marker, "markersize": 3 + width}
-    axes.plot([record.epoch for record in records], heights, label=label, zorder=3, **style)
-
-
-def _scales(axes: Any, epochs: Sequence[int], from_zero: bool, may_be_log: bool) -> None:
-    """Whole epochs with room for a single one; heights from 0, or logarithmic if they span a factor of 30."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    first, last = min(epochs, default=1), max(epochs, default=1)
-    room = max(0.5, 0.02 * (last - first))
-    axes.set_xlim(first - room, last + room)
-    values = [value for line in axes.get_lines() for value in line.get_ydata() if math.isfinite(value)]
-    if not values:
-        axes.set_yticks([])
-        style = {"ha": "center", "va": "center", "color": look.GREY, "transform": axes.transAxes}
-        axes.text(0.5, 0.5, "no finite value yet", **style)
-    elif may_be_log and min(values) > 0 and max(values) / min(values) > 30:
-        axes.set_yscale("log")
-    elif from_zero:
-        axes.set_ylim(min(0.0, *values), max(values) * 1.07 or 1.0)
-
-
-def _val(record: EpochRecord, depth: int, name: str) -> float:
-    return float(getattr(record.val[depth], name)) if depth in record.val else math.nan
 
 
 def depth_plot(path: str | os.PathLike[str], results: Sequence[DepthResult], title: str = "") -> None:
@@ -240,3 +133,88 @@ def class_bars(path: str | os.PathLike[str], results: Sequence[DepthResult], tit
         place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderpad": 0}
         axes.legend(frameon=False, ncols=8, fontsize=9, columnspacing=1.2, handletextpad=0.1, **place)
     look.save(figure, path)
+
+
+_MARKS = (("o", look.INK), ("D", look.GREY), ("s", look.FAINT))  # of the second split, the third, ...
+_MANY = 16
+"""Classes above which those that never occur are not worth a line."""
+
+
+def class_shares(
+    path: str | os.PathLike[str],
+    shares: Mapping[str, Sequence[int]],
+    classes: ClassSet,
+    title: str = "",
+    weights: Sequence[float] | None = None,
+) -> None:
+    """Draws which share of a split's labelled pixels each class has. PNG, the most frequent class on top.
+
+    A bar for the first split, a mark for every other one, the figures beside them. Void classes are left out,
+    and of more than 16 classes those that occur nowhere.
+
+    Args:
+        shares: labelled pixels of each class, in class order, by split: {"train": [...], "val": [...]}.
+        weights: the weight of each class in the loss, in class order; written in a column of its own.
+
+    Raises:
+        ValueError: `shares` is empty.
+    """
+    if not shares:
+        raise ValueError("there is no split to draw")
+    shown, percent = _shares(shares, classes)
+    names = [classes.names[index] for index in shown]
+    columns = {f"{split} %": [_share(values[index]) for index in shown] for split, values in percent.items()}
+    if weights is not None:
+        columns["weight"] = units.column(weights[index] for index in shown)
+
+    left, right, lines = look.text_width(names) + 0.1, 0.85 * len(columns) + 0.15, max(len(shown), 1)
+    width, height = left + 5.6 + right, 1.9 + 0.32 * lines
+    figure = look.new(width, height)
+    totals = {split: sum(counts[index] for index in classes.scored) for split, counts in shares.items()}
+    pixels = ", ".join(f"{units.count(total)} in {split}" for split, total in totals.items())
+    look.titles(figure, title, f"labelled pixels per class: {pixels}", left)
+    edges = {"left": left / width, "right": 1 - right / width, "top": 1 - 1.15 / height}
+    place = figure.add_gridspec(1, 1, bottom=0.6 / height, **edges)[0, 0]
+    axes = look.panel(figure, place, "", "% of the labelled pixels")
+    first, *others = percent
+    colors = [look.hex_color(classes.colors[index]) for index in shown]
+    style = {"edgecolor": look.INK, "linewidth": 0.6, "height": 0.72}
+    axes.barh(range(len(shown)), percent[first][shown], color=colors, zorder=2, **style)
+    for number, (split, (marker, color)) in enumerate(zip(others, itertools.cycle(_MARKS), strict=False)):
+        style = {"marker": marker, "color": color, "edgecolors": "white", "linewidths": 0.9}
+        heights = np.arange(len(shown)) + 0.32 * (number - (len(others) - 1) / 2)  # none hides another
+        axes.scatter(percent[split][shown], heights, s=40, label=split, zorder=3, **style)
+    for column, (heading, cells) in enumerate(columns.items()):
+        edge = 1 + 0.85 * (column + 1) / 5.6
+        style = {"transform": axes.get_yaxis_transform(), "ha": "right", "fontsize": 10}
+        style["va"] = "center_baseline"  # as the names on the left
+        for line, text in enumerate([heading, *cells], start=-1):
+            axes.text(edge, line, text, color=look.GREY if line < 0 else look.INK, **style)
+    axes.set_yticks(range(len(shown)), names, fontsize=10)
+    axes.set_ylim(lines - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    axes.grid(visible=False, axis="y")
+    if others:  # the lower right is free: the bars get shorter downwards
+        style = {"frameon": False, "fontsize": 10, "handletextpad": 0.1, "alignment": "left"}
+        axes.legend(loc="lower right", title=f"bars: {first}", **style)
+    look.save(figure, path)
+
+
+def _shares(
+    shares: Mapping[str, Sequence[int]], classes: ClassSet
+) -> tuple[list[int], dict[str, npt.NDArray[np.float64]]]:
+    """The classes to show, sorted by their share of the first split; per cent of each class in each split."""
+    percent, total = {}, np.zeros(len(classes))
+    for split, counts in shares.items():
+        pixels = np.array(counts, dtype=np.float64)
+        pixels[list(classes.void)] = 0
+        percent[split] = 100 * pixels / max(pixels.sum(), 1.0)
+        total += pixels
+    shown = [index for index in classes.scored if total[index] > 0 or len(classes.scored) <= _MANY]
+    first = next(iter(percent.values()))
+    return sorted(shown, key=lambda index: -first[index]), percent
+
+
+def _share(percent: float) -> str:
+    """`33.42`, `0.27`, `<0.01`; `-` for none at all."""
+    return f"{percent:.2f}" if percent >= 0.005 else "<0.01" if percent > 0 else "-"

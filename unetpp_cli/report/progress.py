@@ -46,6 +46,8 @@ class TrainingDisplay:
         self._epochs = self._steps_per_epoch = 0
         self._epoch = 1  # the one that is running
         self._done, self._total, self._is_validating = 0, 0, False
+        self._skipped = 0.0  # the share of the running epoch's batches that an earlier start had done
+        self._training_took: float | None = None  # seconds of the running epoch, once it is validating
         self._facts: list[str] = []
         self._seconds: list[float] = []
         self._epoch_began = clock()
@@ -62,9 +64,22 @@ class TrainingDisplay:
     ) -> None:
         self._stack.close()
 
-    def start(self, epochs: int, steps_per_epoch: int, head_depths: tuple[int, ...]) -> None:
-        """Begins the view: `epochs` to come, each of `steps_per_epoch` batches, for heads at these depths."""
+    def start(
+        self,
+        epochs: int,
+        steps_per_epoch: int,
+        head_depths: tuple[int, ...],
+        epoch: int = 1,
+        done: int = 0,
+    ) -> None:
+        """Begins the view of `epochs` epochs, each of `steps_per_epoch` batches, for heads at these depths.
+
+        Args:
+            epoch, done: where a resumed training goes on: `done` batches of `epoch` (from 1) are done.
+        """
         self._epochs, self._steps_per_epoch, self._heads = epochs, steps_per_epoch, head_depths
+        self._epoch, self._skipped = epoch, done / max(steps_per_epoch, 1)
+        self._done, self._total = done, steps_per_epoch if done else 0
         self._epoch_began = self._clock()
         self._wide = self._console.width >= 100
         if not self._in_place:
@@ -87,7 +102,10 @@ class TrainingDisplay:
         images_per_second: float,
         memory_bytes: int | None = None,
     ) -> None:
-        """`step` batches of `epoch` (both counted from 1) are done. `memory_bytes`: the peak in use."""
+        """`step` batches of `epoch` (both counted from 1) are done, those before a resumption included.
+
+        `memory_bytes`: the peak in use.
+        """
         self._epoch, self._is_validating = epoch, False
         self._done, self._total = step, self._steps_per_epoch
         facts = [f"loss {units.loss(loss)}", f"lr {lr:.2g}", f"{units.short(images_per_second)} img/s"]
@@ -97,12 +115,15 @@ class TrainingDisplay:
 
     def validating(self, done: int, total: int) -> None:
         """`done` of `total` validation images are done."""
+        if not self._is_validating:
+            self._training_took = self._clock() - self._epoch_began
         self._done, self._total, self._is_validating = done, total, True
 
     def epoch_done(self, record: EpochRecord, best: bool) -> None:
         """An epoch is over: prints its line, for good. `best`: its mIoU is the highest so far."""
-        self._seconds.append(record.seconds)
-        self._epoch = record.epoch + 1
+        whole = self._whole_epoch() if self._skipped else record.seconds
+        self._seconds += [whole] if whole is not None else []
+        self._epoch, self._skipped, self._training_took = record.epoch + 1, 0.0, None
         self._done, self._total, self._is_validating = 0, self._steps_per_epoch, False
         self._epoch_began = self._clock()
         if self._in_place:
@@ -112,19 +133,30 @@ class TrainingDisplay:
 
     def seconds_left(self) -> float | None:
         """Estimated seconds to the end of the run, or None while there is nothing to judge by."""
-        elapsed = self._clock() - self._epoch_began
         if self._epoch > self._epochs:
             return 0.0
+        elapsed = self._clock() - self._epoch_began
+        done = self._done / max(self._steps_per_epoch, 1)
+        per_epoch: float | None = None
+        left = 0.0  # of the running epoch
         if self._seconds:
             recent = self._seconds[-3:]
             per_epoch = sum(recent) / len(recent)
+            left = max(per_epoch - elapsed, 0.0)
         elif self._is_validating:
-            per_epoch = elapsed
-        elif self._done and elapsed > 1:
-            per_epoch = elapsed * self._steps_per_epoch / self._done
-        else:
-            return None
-        return max(per_epoch - elapsed, 0.0) + per_epoch * (self._epochs - self._epoch)
+            per_epoch = self._whole_epoch()
+        elif done > self._skipped and elapsed > 1:
+            per_epoch = elapsed / (done - self._skipped)
+            left = per_epoch * (1 - done)
+        return None if per_epoch is None else left + per_epoch * (self._epochs - self._epoch)
+
+    def _whole_epoch(self) -> float | None:
+        """Seconds of the running epoch so far, and those that its skipped batches would have taken."""
+        elapsed = self._clock() - self._epoch_began
+        if self._skipped >= 1:
+            return None  # this start has trained none of it
+        trained = elapsed if self._training_took is None else self._training_took
+        return elapsed + trained * self._skipped / (1 - self._skipped)
 
     def _view(self) -> Group:
         top = Table.grid(padding=(0, 1), expand=True)

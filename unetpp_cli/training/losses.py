@@ -1,62 +1,36 @@
 """From the logits of all heads and a mask to one number. Called by the training loop.
 
 Deep supervision (arXiv 1807.10165, section 3.2): every head has its own loss; the sum is weighted per head.
+A step may be spread over micro-batches and ranks; `Criterion` returns parts that add up to the step's loss.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unetpp_cli.config import TrainConfig, numbers
 from unetpp_cli.data.classes import VOID, ClassSet
 from unetpp_cli.errors import UserError
+from unetpp_cli.training.pixel_losses import (
+    SMALL,
+    Labels,
+    cross_entropy,
+    dice_loss,
+    focal_loss,
+    hard_pixel_loss,
+    log_probabilities,
+    lovasz_softmax,
+    pixel_weights,
+)
 
-
-def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
-    """Mean cross entropy over the labelled pixels, each counted by its class's weight.
-
-    Args:
-        logits: (N, C, H, W).
-        target: (N, H, W) int64, `VOID` where nothing is known.
-        weight: (C,) or None.
-
-    Returns:
-        A scalar; zero, with zero gradient, when no pixel is labelled.
-    """
-    if (
-        logits.is_cuda
-    ):  # as (pixels, C): the form for images is not deterministic there, and on the CPU faster
-        logits, target = logits.permute(0, 2, 3, 1).flatten(0, 2), target.flatten()
-    total = F.cross_entropy(
-        logits, target, weight, ignore_index=VOID, label_smoothing=smoothing, reduction="sum"
-    )
-    valid = target != VOID
-    if weight is None:
-        norm = valid.sum()
-    else:
-        norm = weight[target.where(valid, torch.zeros_like(target))].where(valid, weight.new_zeros(())).sum()
-    return total / norm.clamp_min(1e-12)
-
-
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - soft Dice, averaged over the classes that occur in the batch (arXiv 1606.04797; void left out).
-
-    Args and returns as `cross_entropy`.
-    """
-    valid = target != VOID
-    truth = F.one_hot(target.where(valid, torch.zeros_like(target)), logits.shape[1])  # (N, H, W, C)
-    truth = truth * valid[..., None]
-    probabilities = logits.softmax(1).permute(0, 2, 3, 1) * valid[..., None]
-    both = (probabilities * truth).sum((0, 1, 2))
-    sizes = probabilities.sum((0, 1, 2)) + truth.sum((0, 1, 2))
-    there = truth.sum((0, 1, 2)) > 0
-    dice = (2 * both / sizes.clamp_min(1e-12))[there]
-    return 1 - dice.mean() if len(dice) else logits.sum() * 0.0
+LOSSES: tuple[str, ...] = ("ce", "ce+dice", "focal", "lovasz", "ce+lovasz", "ohem")
+"""What the key `loss` can be."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +38,86 @@ class Criterion:
     """The loss of a training.
 
     Attributes:
-        loss: `ce` or `ce+dice`.
+        loss: one of `LOSSES`.
         class_weights: (C,) or None.
         head_weights: one per head, summing to 1.
-        smoothing: share of the target spread over all classes.
+        smoothing: share of the target spread over all classes, in the cross entropy of `ce` and `ce+...`.
+        gamma: for `focal`.
+        threshold: for `ohem`, the probability of the true class below which a pixel is hard.
+        keep: for `ohem`, the share of the labelled pixels that is kept at least.
+        void: classes whose pixels are never trained, besides `VOID`.
     """
 
     loss: str
     class_weights: Tensor | None
     head_weights: tuple[float, ...]
     smoothing: float
+    gamma: float = 2.0
+    threshold: float = 0.7
+    keep: float = 0.0625
+    void: tuple[int, ...] = ()
 
-    def __call__(self, logits: Sequence[Tensor], target: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The weighted sum over the heads, and each head's own loss (detached).
+    def norm(self, target: Tensor) -> Tensor:
+        """What the pixel-wise losses of this micro-batch are divided by when it is alone.
+
+        That is the number of its labelled pixels, each counted by its class's weight. A step's norm is the
+        sum over its micro-batches and ranks.
 
         Args:
-            logits: per head (N, C, H, W), shallowest first.
             target: (N, H, W) int64.
-        """
-        losses = [self._one(head.float(), target) for head in logits]
-        total = sum((w * loss for w, loss in zip(self.head_weights, losses, strict=True)), losses[0] * 0.0)
-        return total, [loss.detach() for loss in losses]
 
-    def _one(self, logits: Tensor, target: Tensor) -> Tensor:
-        loss = cross_entropy(logits, target, self.class_weights, self.smoothing)
-        return loss + dice_loss(logits, target) if self.loss == "ce+dice" else loss
+        Returns:
+            A float32 scalar on the target's device.
+        """
+        return pixel_weights(self._known(target), self.class_weights).sum()
+
+    def __call__(
+        self, logits: Sequence[Tensor], target: Tensor, norm: Tensor | None = None, share: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """This micro-batch's part of the step's loss; all micro-batches' and ranks' parts add up to it.
+
+        Cross entropy and focal loss are sums over pixels divided by `norm`: the parts add up to exactly the
+        loss of the whole batch. Dice, Lovasz and OHEM look at a set of pixels at once; they are computed
+        over this micro-batch of this rank alone and multiplied by `share`: the parts add up to their mean,
+        which is not the loss of the whole batch.
+
+        Args:
+            logits: per head (N, C, H, W) of any floating dtype, shallowest first.
+            target: (N, H, W) int64, `VOID` where nothing is known.
+            norm: the sum of `norm` over the whole step; this micro-batch's own when None.
+            share: 1 / (micro-batches x ranks).
+
+        Returns:
+            The weighted sum over the heads, and each head's own part, (heads,), detached.
+        """
+        known = self._known(target)
+        if norm is None:
+            norm = pixel_weights(known, self.class_weights).sum()
+        norm = norm.clamp_min(SMALL)
+        flat = known.flatten() if logits[0].is_cuda else known
+        labels = Labels(flat, logits[0].shape[1], self.class_weights)
+        losses = [self._head(log_probabilities(head), labels, norm, share) for head in logits]
+        total = sum((w * loss for w, loss in zip(self.head_weights, losses, strict=True)), losses[0] * 0.0)
+        return total, torch.stack(losses).detach()
+
+    def _known(self, target: Tensor) -> Tensor:
+        for index in self.void:
+            target = target.masked_fill(target == index, VOID)
+        return target
+
+    def _head(self, log_probs: Tensor, labels: Labels, norm: Tensor, share: float) -> Tensor:
+        if self.loss == "focal":
+            return focal_loss(log_probs, labels, self.gamma) / norm
+        if self.loss == "lovasz":
+            return lovasz_softmax(log_probs, labels) * share
+        if self.loss == "ohem":
+            return hard_pixel_loss(log_probs, labels, self.threshold, self.keep) * share
+        loss = cross_entropy(log_probs, labels, self.smoothing) / norm
+        if self.loss == "ce+dice":
+            loss = loss + dice_loss(log_probs, labels) * share
+        elif self.loss == "ce+lovasz":
+            loss = loss + lovasz_softmax(log_probs, labels) * share
+        return loss
 
 
 def criterion(
@@ -99,6 +128,9 @@ def criterion(
     Args:
         pixels: labelled pixels per class in the training split; needed for `enet` and `median-frequency`.
         heads: number of heads.
+
+    Raises:
+        UserError: label smoothing or class weights with a loss on which they have no effect, or bad weights.
     """
     weights = class_weights(config.class_weights, classes, pixels)
     return Criterion(
@@ -106,6 +138,10 @@ def criterion(
         class_weights=None if weights is None else torch.tensor(weights, device=device),
         head_weights=head_weights(config.head_weights, heads),
         smoothing=config.label_smoothing,
+        gamma=config.focal_gamma,
+        threshold=config.ohem_threshold,
+        keep=config.ohem_keep,
+        void=classes.void,
     )
 
 
@@ -129,24 +165,31 @@ def class_weights(rule: str, classes: ClassSet, pixels: Sequence[int] | None) ->
     `median-frequency`: median(p) / p (arXiv 1411.4734), here with p the share over the whole split.
     A class that does not occur weighs 1: it meets no pixel anyway.
 
+    Args:
+        rule: `none`, `enet`, `median-frequency` or a list `a,b,c,...`.
+        pixels: labelled pixels per class in the training split; read by `enet` and `median-frequency` only.
+
     Raises:
-        UserError: a list of weights of the wrong length, or with none above zero.
+        UserError: a list of weights of the wrong length, or with none above zero; or nothing is labelled.
     """
     if rule == "none":
         return None
     if rule not in {"enet", "median-frequency"}:
         given = numbers(rule) or []
-        if len(given) != len(classes) or min(given) < 0 or max(given) <= 0:
+        if (
+            len(given) != len(classes)
+            or not all(math.isfinite(weight) and weight >= 0 for weight in given)
+            or not any(given)
+        ):
             raise UserError(
-                f"class_weights has {len(given)} numbers for {len(classes)} classes.",
+                f"class_weights has {len(given)} numbers for {len(classes)} classes."
+                if len(given) != len(classes)
+                else f"class_weights cannot be '{rule}'.",
                 f"Give one, not negative, for each of {', '.join(classes.names)}.",
             )
         return given
     if pixels is None or not sum(pixels):
         raise UserError("No training mask has a labelled pixel.", "Look at the masks: unetpp check DATA.")
-    import math
-    from statistics import median
-
     shares = [count / sum(pixels) for count in pixels]
     if rule == "enet":
         return [1 / math.log(1.02 + share) if share else 1.0 for share in shares]

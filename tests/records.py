@@ -1,0 +1,59 @@
+"""Epochs, scores and pictures that the tests of the reports share."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unetpp_cli.data.classes import ClassSet
+from unetpp_cli.inference.metrics import DepthResult, Scores
+from unetpp_cli.report.history import EpochRecord, HeadScore
+
+NAN = math.nan
+
+
+def record(epoch: int, miou: float = 0.5, heads: Sequence[int] = (1, 2, 3, 4)) -> EpochRecord:
+    val = {depth: HeadScore(2 / epoch + 0.1 * depth, 0.9, miou + 0.01 * depth) for depth in heads}
+    losses = dict.fromkeys(heads, 1.0 / epoch)
+    return EpochRecord(epoch, 0.1 / epoch, 1.5 / epoch, 0.8, losses, val, 62, 12.5)
+
+
+def training(epochs: int) -> list[EpochRecord]:
+    return [record(epoch, 0.6 * epoch / epochs) for epoch in range(1, epochs + 1)]
+
+
+def unscored(records: Sequence[EpochRecord]) -> list[EpochRecord]:
+    return [dataclasses.replace(each, val={}) for each in records]
+
+
+TWO = ClassSet("custom", ("grass", "[sky]", "never"), ((10, 200, 30), (0, 90, 250), (250, 0, 250)))
+
+
+def two_classes(hit: int = 60) -> Scores:
+    """100 pixels of grass, `hit` of them found and the rest called sky; 50 pixels of sky, all found."""
+    return Scores(np.array([[hit, 100 - hit, 0], [0, 50, 0], [0, 0, 0]]), TWO)
+
+
+def two_results() -> list[DepthResult]:
+    return [
+        DepthResult(1, two_classes(40), 33_723, 2.956, 22.14),
+        DepthResult(2, two_classes(80), 2_956_619, 23.102, 144.2),
+        DepthResult(None, two_classes(70), 2_958_100, 23.3, None),
+    ]
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def spots(picture: np.ndarray, color: str) -> np.ndarray:
+    """(rows, columns) of the pixels of a `#rrggbb` colour."""
+    rgb = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+    return np.argwhere((np.abs(picture - rgb) <= 2).all(axis=2))

@@ -1,0 +1,74 @@
+"""Options that several commands share: one spelling, one help text."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+RUN, NETWORK, DATA, LEARNING, LOOK = "Run", "Network", "Data", "Optimisation", "Output"
+
+
+class Precision(str, enum.Enum):
+    """Arithmetic of the network."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Split(str, enum.Enum):
+    """The splits of a data set."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Folder, .zip or .tar of images and masks in any CamVid layout or images/ + masks/; or 'demo'.",
+        rich_help_panel=DATA,
+    ),
+]
+SplitByOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split-by",
+        metavar="segnet|random",
+        help="'segnet': the CamVid benchmark's frame lists instead of the data's own split.",
+        rich_help_panel=DATA,
+    ),
+]
+GpusOption = Annotated[
+    str,
+    typer.Option(
+        "--gpus",
+        metavar="0|all|cpu",
+        help="Where to compute. Without it: GPU 0 if there is one, else the CPU.",
+        rich_help_panel=RUN,
+    ),
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="WxH|N|native",
+        help="Size at which images meet the network, instead of the model's own: stretched to WxH, "
+        "short side N, or as they are. Masks always have the image's size.",
+        rich_help_panel=RUN,
+    ),
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Arithmetic of the network.", rich_help_panel=RUN)
+]
+
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output file, whatever it is.")
+]
