@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from unetpp_cli import open_dataset
 from unetpp_cli.config import resolve
+from unetpp_cli.jobs.resume import Request
 from unetpp_cli.jobs.train import train
 
 
@@ -54,7 +55,7 @@ def main() -> None:
             "augment": ["HorizontalFlip", "VerticalFlip"],
             "out": str(Path(name) / "run"),
         }
-        outcome = train(resolve(("these settings", settings)), recipe="shapes")
+        outcome = train(Request(resolve(("these settings", settings)), recipe="shapes"))
         print(f"val mIoU {100 * outcome.records[-1].miou:.1f} %")
 
 

@@ -7,8 +7,6 @@ Imports no torch.
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.errors import UserError, nearest
+from unetpp_cli.values import as_number, as_text, numbers, seconds
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -256,9 +255,9 @@ def _checked(origin: str, key: str, value: Any) -> Any:
     if wanted in (int, float):
         if key == "batch_size" and value == "auto":
             return AUTO_BATCH
-        return _number(name, value, wanted, metadata["low"], metadata["high"])
+        return as_number(name, value, wanted, metadata["low"], metadata["high"])
     if wanted is str:
-        text = _text(value)
+        text = as_text(value)
         if metadata["choices"] and text not in metadata["choices"]:
             raise UserError(
                 f"{name} cannot be '{text}'.{nearest(text, metadata['choices'])}",
@@ -268,62 +267,8 @@ def _checked(origin: str, key: str, value: Any) -> Any:
     if not isinstance(value, list | tuple):
         raise UserError(f"{name} must be a list, not {value!r}.")
     if key in ("mean", "std"):
-        return [_number(name, part, float, None, None) for part in value]
+        return [as_number(name, part, float, None, None) for part in value]
     return list(value)
-
-
-def _text(value: Any) -> str:
-    """YAML turns `[1, 2]` into a list, `360` into a number and `on` into true; all of them are text here."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, list | tuple):
-        return ",".join(str(part) for part in value)
-    return str(value)
-
-
-def _number(name: str, value: Any, wanted: type, low: float | None, high: float | None) -> int | float:
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = wanted(value)  # YAML reads 1e-3 as text; float() does not mind
-        if wanted is int and float(value) != number:
-            raise ValueError
-    except (TypeError, ValueError) as error:
-        kind = "a whole number" if wanted is int else "a number"
-        raise UserError(f"{name} must be {kind}, not {value!r}.") from error
-    if number != number or (low is not None and number < low) or (high is not None and number > high):
-        span = f"{low:g} to {high:g}" if low is not None and high is not None else f"at least {low:g}"
-        raise UserError(f"{name} is {value}, but must be {span}.")
-    return typing.cast("int | float", number)
-
-
-def numbers(text: str) -> list[float] | None:
-    """`1,2,4` as numbers, or None when it is not a list of numbers."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        return None
-
-
-def seconds(text: str) -> float:
-    """`90s`, `8m`, `1h30m` as seconds; infinity for the empty string.
-
-    Raises:
-        UserError: it is no time, or none at all.
-    """
-    if not text.strip():
-        return math.inf
-    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
-    total = (
-        sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True))
-        if parts
-        else 0
-    )
-    if not total:
-        raise UserError(f"time_limit cannot be '{text}'.", "Write 90s, 8m, or 1h30m.")
-    return total
 
 
 def _refuse_bad_combinations(config: TrainConfig) -> None:

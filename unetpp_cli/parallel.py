@@ -104,7 +104,7 @@ class World:
         """The text that the first process of each machine makes, for all processes of that machine."""
         if self.store is None:
             return make()
-        key = f"{key}/{os.environ.get('GROUP_RANK', '0')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        key = f"{key}/{os.environ.get('GROUP_RANK', '0')}"
         if self.local_rank == 0:
             self.store.set(key, make())
         return str(self.store.get(key).decode())
@@ -166,16 +166,18 @@ def join(gpus: str) -> Iterator[World]:
     if size == 1:
         yield World(device, local_rank=local_rank)
         return
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     distributed.init_process_group(
         backend,
-        store=PrefixStore("train", store),
+        # A store may outlive a restart: in the last attempt's notes the processes would look for the dead.
+        store=PrefixStore(f"train-{attempt}", store),
         rank=rank,
         world_size=size,
         timeout=_PATIENCE,
         device_id=device if device.type == "cuda" else None,
     )
     try:
-        yield World(device, rank, size, local_rank, PrefixStore("unetpp", store))
+        yield World(device, rank, size, local_rank, PrefixStore(f"unetpp-{attempt}", store))
     finally:
         # Not after an error: the others may hang in a sum that will never come, the launcher ends them.
         if sys.exc_info()[0] is None:
@@ -234,7 +236,7 @@ def launch(work: Callable[..., T], processes: int, max_restarts: int, *args: Any
             logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
         if hasattr(config, "shutdown_timeout"):  # not in every torch: what a step and its state may take
-            config.shutdown_timeout = 600
+            config.shutdown_timeout = 120
         try:
             results: dict[int, T] = elastic_launch(config, work)(*args)
         except ChildFailedError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
 import tempfile
@@ -13,12 +14,13 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from torch.distributed import DistError
 
 from unetpp_cli import allocator
-from unetpp_cli.config import AUTO_BATCH, TrainConfig, seconds
+from unetpp_cli.config import AUTO_BATCH, TrainConfig
 from unetpp_cli.data.augment import Augmentation
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, open_dataset
@@ -32,6 +34,7 @@ from unetpp_cli.devices import (
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import Hold
 from unetpp_cli.jobs import setup
+from unetpp_cli.jobs.messages import describe, farewell, minutes, say_resumed
 from unetpp_cli.jobs.resume import (
     STATE,
     Request,
@@ -64,7 +67,8 @@ from unetpp_cli.report.history import EpochRecord
 from unetpp_cli.report.progress import TrainingDisplay
 from unetpp_cli.training.loop import Trainer
 from unetpp_cli.training.memory import out_of_memory
-from unetpp_cli.training.state import Environment, State, load_state
+from unetpp_cli.training.state import State, load_state
+from unetpp_cli.values import seconds
 
 
 @dataclass(frozen=True)
@@ -146,14 +150,21 @@ def _work(request: Request, keep_pages: bool, note: Path) -> Outcome:
     except UserError as error:
         console.error(error.problem, error.cure)
         note.touch()
-        sys.exit(2)
+        _leave(2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _leave(130)
     except Exception as error:
         if isinstance(error, DistError) or re.search("gloo|by peer", str(error)):
             time.sleep(1)  # another process has gone, and can say why; this one is about to be ended
         traceback.print_exc()
-        sys.exit(1)
+        _leave(1)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process now: an orderly end may wait for processes that have gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _train(request: Request, world: World) -> Outcome:
@@ -190,13 +201,11 @@ def _train(request: Request, world: World) -> Outcome:
 
         fingerprint = world.from_main(data.fingerprint)
         header = _header(config, trainer.network, data, fingerprint)
-        console.say(_describe(config, trainer.network, device_name(device), precision, world))
+        console.say(describe(config, trainer.network, device_name(device), precision, world))
         loader = training_loader(decoded.train, augmentation, batches, config, world)
         if request.note and world.size == 1:
             batch = setup.trial_batch(decoded.train, augmentation, config.batch_size)
-            console.say(
-                f"{request.note} About {_minutes(setup.estimate(trainer, batch, batches.per_epoch))}."
-            )
+            console.say(f"{request.note} About {minutes(setup.estimate(trainer, batch, batches.per_epoch))}.")
 
         run = TrainingRun(
             trainer=trainer,
@@ -212,7 +221,7 @@ def _train(request: Request, world: World) -> Outcome:
         )
         if state is not None:
             run.restore(state)
-            _say_resumed(run, state, fingerprint, request.changes, path)
+            say_resumed(run, state, fingerprint, request.changes, path)
         path = path or world.from_main(lambda: _new_run(request, data, stack))
         if world.is_main:
             step = None if state is None else state.step
@@ -235,7 +244,7 @@ def _train(request: Request, world: World) -> Outcome:
             else:
                 run.publish()
             exit_code = _fit(run, display, decoded, augmentation)
-        _farewell(run, path, had, time.perf_counter() - start)
+        farewell(run, path, had, time.perf_counter() - start)
         return Outcome(path, tuple(run.records), exit_code)
 
 
@@ -342,33 +351,6 @@ def _header(config: TrainConfig, network: UNetPlusPlus, data: Dataset, fingerpri
     )
 
 
-def _describe(config: TrainConfig, network: UNetPlusPlus, device: str, precision: str, world: World) -> str:
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    heads = len(network.head_depths)
-    several = f", {world.size} processes" if world.size > 1 else ""
-    return (
-        f"Network: UNet++ width {config.width}, depth {config.depth}, {heads} head{'s' * (heads > 1)}, "
-        f"{parameters / 1e6:.2f} M parameters, on {device} in {precision}{several}"
-    )
-
-
-def _say_resumed(
-    run: TrainingRun, state: State, fingerprint: str, changes: tuple[str, ...], path: Path | None
-) -> None:
-    """Where the run goes on, and all that keeps it from being the run it would have been."""
-    batch = -(-state.samples // run.config.batch_size)
-    where = f"epoch {state.epoch}, batch {batch + 1} of {run.batches.per_epoch}, step {state.step}"
-    console.say(f"Resuming {path}: {where}")
-    for change in changes:
-        console.say(f"  changed: {change} (the new value wins)")
-    trainer = run.trainer
-    here = Environment.here(trainer.device, trainer.precision, trainer.world.size)
-    if differing := here.differences(state.environment):
-        console.warn(f"Not bit for bit what it would have been: {'; '.join(differing)}.")
-    if fingerprint != state.data:
-        console.warn("The data are not those that the run began with (their fingerprints differ).")
-
-
 def _fit(
     run: TrainingRun, display: TrainingDisplay, decoded: setup.DecodedSplits, augmentation: Augmentation
 ) -> int:
@@ -390,40 +372,3 @@ def _fit(
     if trainer.world.size == 1:  # the others may wait in a sum; nothing can be tried together any more
         fits = setup.find_batch_size(trainer, decoded.train, augmentation)
     raise out_of_memory(run.config.batch_size, fits, run.config.accumulate)
-
-
-def _farewell(run: TrainingRun, path: Path, began_with: int, seconds: float) -> None:
-    """What the training came to, and what to do next."""
-    weights = path / "weights"
-    if run.ended in ("interrupted", "time limit"):
-        what = "Interrupted" if run.ended == "interrupted" else "The time limit was reached"
-        console.say(
-            f"{what} in epoch {run.epoch} at step {run.trainer.step}; the state is saved. Go on with:"
-        )
-        console.say(f"  {command_for(path)}")
-        return
-    done = len(run.records)
-    if done == began_with:
-        console.say(f"{path} is trained to its end, {done} epochs. For more: {command_for(path)} --epochs N")
-    else:
-        console.say(f"Trained {done - began_with} epochs in {_minutes(seconds)}.")
-    if run.ended == "early stop":
-        console.say(f"Stopped early: no better val mIoU for {run.config.patience} epochs.")
-    name = "best" if run.best_epoch else "last"
-    if run.best_epoch:
-        score = f"val mIoU {100 * run.best:.1f} %"
-        console.say(f"Best: epoch {run.best_epoch}, {score} -> {weights}/best.safetensors")
-    else:
-        console.say(f"Weights: {weights}/last.safetensors")
-    console.say("Next:")
-    console.say(f"  unetpp eval {path} --data {run.config.data}")
-    heads = run.trainer.network.head_depths
-    if len(heads) > 1:
-        console.say(f"  unetpp prune --depth {heads[-2]} {weights}/{name}.safetensors")
-    console.say(f"  unetpp predict photo.png -o mask.png --model {path}")
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

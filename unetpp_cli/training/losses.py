@@ -14,7 +14,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from unetpp_cli.config import TrainConfig, numbers
+from unetpp_cli.config import TrainConfig
 from unetpp_cli.data.classes import VOID, ClassSet
 from unetpp_cli.errors import UserError
 from unetpp_cli.training.pixel_losses import (
@@ -28,6 +28,7 @@ from unetpp_cli.training.pixel_losses import (
     lovasz_softmax,
     pixel_weights,
 )
+from unetpp_cli.values import numbers
 
 LOSSES: tuple[str, ...] = ("ce", "ce+dice", "focal", "lovasz", "ce+lovasz", "ohem")
 """What the key `loss` can be."""
