@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from unetpp_cli.data.classes import ClassSet
-from unetpp_cli.inference.metrics import DepthResult, Scores
+from unetpp_cli.inference.metrics import Cost, DepthResult, Scores
 from unetpp_cli.report.history import EpochRecord, HeadScore
 
 NAN = math.nan
@@ -41,9 +41,9 @@ def two_classes(hit: int = 60) -> Scores:
 
 def two_results() -> list[DepthResult]:
     return [
-        DepthResult(1, two_classes(40), 33_723, 2.956, 22.14),
-        DepthResult(2, two_classes(80), 2_956_619, 23.102, 144.2),
-        DepthResult(None, two_classes(70), 2_958_100, 23.3, None),
+        DepthResult(1, two_classes(40), Cost(33_723, 2.956, 140_000, 22.14)),
+        DepthResult(2, two_classes(80), Cost(2_956_619, 23.102, 11_900_000, 144.2)),
+        DepthResult(None, two_classes(70), Cost(2_958_100, 23.3, 11_950_000)),
     ]
 
 

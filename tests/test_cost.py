@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -11,10 +12,10 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 
-from unetpp_cli.network.cost import macs, milliseconds, parameters
+from unetpp_cli.network.cost import file_bytes, macs, milliseconds, parameters
 from unetpp_cli.network.header import Architecture
 from unetpp_cli.network.pruning import prune
-from unetpp_cli.network.weights import architecture_of
+from unetpp_cli.network.weights import architecture_of, build
 
 # width -> for each depth: parameters with one head, GMAC at 224x224 and at 480x360, as printed.
 TABLE = {
@@ -163,3 +164,11 @@ def test_counting_needs_no_torch() -> None:
         "assert parameters(net) == 47194379 and macs(net, 224, 224) and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_file_bytes_are_those_of_the_tensors_in_the_pruned_networks_file(depth: int) -> None:
+    architecture = Architecture(5, 3, 4, 3, (1, 2, 3), 8, 3)
+    cut = dataclasses.replace(architecture, depth=depth, heads=(depth,))
+    stored = sum(value.numel() * value.element_size() for value in build(cut).state_dict().values())
+    assert file_bytes(architecture, depth, heads=(depth,)) == stored

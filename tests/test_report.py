@@ -20,7 +20,7 @@ from rich.console import Console
 
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.errors import UserError
-from unetpp_cli.inference.metrics import DepthResult, Scores
+from unetpp_cli.inference.metrics import Cost, DepthResult, Scores
 from unetpp_cli.report import console, tables, units
 from unetpp_cli.report.history import EpochRecord
 from unetpp_cli.report.progress import TrainingDisplay, track
@@ -198,7 +198,7 @@ def test_results_json_is_exact() -> None:
 
 
 def test_results_json_of_a_split_without_a_labelled_pixel() -> None:
-    empty = DepthResult(4, Scores(np.zeros((3, 3), np.int64), TWO), 1, 1.0)
+    empty = DepthResult(4, Scores(np.zeros((3, 3), np.int64), TWO), Cost(1, 1.0, 4))
     data = tables.results_json("test", [empty])
     assert data["ensemble"] is None
     assert data["depths"]["4"]["miou"] is None
@@ -228,7 +228,7 @@ def test_class_table_marks_absent_classes_and_hides_void() -> None:
     assert rows["never"] == ["-"] * 4
     assert rows["mean"][-3:] == ["42.7", "75.7", "66.2"]
     hidden = dataclasses.replace(TWO, void=(2,))
-    results = [DepthResult(1, Scores(two_classes().confusion, hidden), 1, 1.0)]
+    results = [DepthResult(1, Scores(two_classes().confusion, hidden), Cost(1, 1.0, 4))]
     assert "never" not in plain(tables.class_table(results, hidden))
 
 
@@ -483,7 +483,8 @@ def test_track_passes_an_interrupt_and_shows_the_cursor() -> None:
 def test_camvid_tables_fit_eighty_columns() -> None:
     confusion = np.eye(11, dtype=np.int64) * 1000
     scores = Scores(confusion, CAMVID11)
-    results = [DepthResult(depth, scores, 47_194_379, 365.354, 4354.0) for depth in (1, 2, 3, 4)]
+    cost = Cost(47_194_379, 365.354, 188_900_000, 4354.0)
+    results = [DepthResult(depth, scores, cost) for depth in (1, 2, 3, 4)]
     results.append(dataclasses.replace(results[-1], depth=None))
     for table in (tables.depth_table(results, "t"), tables.class_table(results, CAMVID11)):
         lines = plain(table, width=80).splitlines()

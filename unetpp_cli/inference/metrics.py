@@ -93,24 +93,81 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A 95 % interval. NaN where it cannot be told."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network asks for, cut at a depth with this one head (all heads for the ensemble).
+
+    Attributes:
+        parameters: learnt numbers.
+        gmac: multiply-accumulates of one image at the timed size, in 1e9.
+        file_bytes: of its weights file, without the header.
+        milliseconds: median time of one forward pass at batch 1, or None when it was not timed.
+        peak_bytes: the most memory that pass took on a GPU, weights included; None on the CPU.
+    """
+
+    parameters: int
+    gmac: float
+    file_bytes: int
+    milliseconds: float | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class DepthResult:
     """One row of the depth table.
 
     Attributes:
-        depth: the head's depth; None for the ensemble of all heads.
+        depth: the head's depth; None for the ensemble of all heads, and for masks.
         scores: over the whole split.
-        parameters: of the network cut at this depth with this one head (all heads for the ensemble).
-        gmac: multiply-accumulates of one image at the timed size, in 1e9.
-        milliseconds: median time of one forward pass at batch 1, or None when it was not timed.
+        cost: None for masks.
+        boundary: (C,) boundary F1 per class, 0..1, NaN where it does not occur; None when not measured.
+        interval: of the mean IoU; None when it was not asked for or cannot be told.
+        name: of the row, instead of what `label` makes of the depth.
     """
 
     depth: int | None
     scores: Scores
-    parameters: int
-    gmac: float
-    milliseconds: float | None = None
+    cost: Cost | None = None
+    boundary: npt.NDArray[np.float64] | None = None
+    interval: Interval | None = None
+    name: str = ""
 
     @property
     def label(self) -> str:
         """`L1`, `L2`, ... or `ensemble`."""
-        return "ensemble" if self.depth is None else f"L{self.depth}"
+        return self.name or ("ensemble" if self.depth is None else f"L{self.depth}")
+
+    @property
+    def mean_boundary(self) -> float | None:
+        """The mean boundary F1 over the classes that have one; None when it was not measured."""
+        if self.boundary is None:
+            return None
+        there = ~np.isnan(self.boundary)
+        return float(self.boundary[there].mean()) if there.any() else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """How one row differs from another on the same images: mean IoU and per class, in fractions.
+
+    Attributes:
+        first, second: the names of the two.
+        miou: second less first.
+        interval: of `miou`, from a paired bootstrap.
+        iou: (C,) second less first per class; NaN where the class does not occur.
+        intervals: (C, 2) low and high of `iou`.
+    """
+
+    first: str
+    second: str
+    miou: float
+    interval: Interval
+    iou: npt.NDArray[np.float64]
+    intervals: npt.NDArray[np.float64]

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 
-from torch.utils.data import DataLoader
-
-from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, open_dataset
-from unetpp_cli.devices import (
-    autocast,
-    choose_device,
-    device_name,
-    place,
-    resolve_precision,
-    set_arithmetic,
-)
+from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError
-from unetpp_cli.inference.evaluation import Evaluation, evaluate
 from unetpp_cli.inference.metrics import DepthResult
+from unetpp_cli.jobs.measure import measure
 from unetpp_cli.jobs.runs import data_of_run, find_model
-from unetpp_cli.network.cost import macs, milliseconds, parameters
-from unetpp_cli.network.weights import Model, load_model
+from unetpp_cli.network.weights import load_model
 from unetpp_cli.report import console
-from unetpp_cli.report.progress import track
 from unetpp_cli.report.tables import class_table, depth_table, results_json
 
 
@@ -73,30 +60,8 @@ def eval_model(request: EvalRequest) -> list[DepthResult]:
     for text in data.warnings:
         console.warn(text)
 
-    network = place(model.network, device)
-    examples = EvaluationExamples(data, pairs, geometry, network.in_channels)
-    cuda = device.type == "cuda"
-    loader: DataLoader[Example] = DataLoader(
-        examples,
-        batch_size=8 if cuda else 1,
-        collate_fn=list,
-        num_workers=min(8, os.cpu_count() or 1) if cuda else 1 if len(pairs) > 16 else 0,
-    )
-    with track(len(pairs), "Scoring") as advance:
-        evaluation = evaluate(
-            network,
-            loader,
-            data.classes,
-            model.header.mean,
-            model.header.std,
-            device,
-            precision,
-            with_ensemble=True,
-            on_images=advance,
-        )
-
+    rows = measure(model, data, pairs, device, precision, geometry=geometry, timing=request.timing)
     height, width = geometry.size(*data.image_size(pairs[0]))
-    rows = _rows(model, evaluation, height, width, precision, request.timing)
     if request.as_json:
         extra = {
             "model": str(path),
@@ -114,40 +79,6 @@ def eval_model(request: EvalRequest) -> list[DepthResult]:
     else:
         console.out.print(depth_table(rows, f"{data.name} {split}, {width}x{height}, {precision}"))
         console.out.print(class_table(rows, data.classes))
-    return rows
-
-
-def _rows(
-    model: Model, evaluation: Evaluation, height: int, width: int, precision: str, timing: bool
-) -> list[DepthResult]:
-    """L1..Ld and the ensemble, each with its cost, timed one after the other and apart from the scoring."""
-    network, architecture = model.network, model.header.architecture
-
-    def milliseconds_at(depth: int, *, ensemble: bool = False) -> float | None:
-        if not timing:
-            return None
-        with autocast(next(network.parameters()).device, precision):
-            return milliseconds(network, height, width, depth, ensemble=ensemble)
-
-    rows = [
-        DepthResult(
-            depth=depth,
-            scores=scores,
-            parameters=parameters(architecture, depth, heads=(depth,)),
-            gmac=macs(architecture, height, width, depth, heads=(depth,)) / 1e9,
-            milliseconds=milliseconds_at(depth),
-        )
-        for depth, scores in evaluation.heads.items()
-    ]
-    if evaluation.ensemble is not None and len(architecture.heads) > 1:
-        together = DepthResult(
-            depth=None,
-            scores=evaluation.ensemble,
-            parameters=parameters(architecture),
-            gmac=macs(architecture, height, width) / 1e9,
-            milliseconds=milliseconds_at(architecture.depth, ensemble=True),
-        )
-        rows.append(together)
     return rows
 
 

@@ -26,12 +26,14 @@ class _Layer:
     Attributes:
         row: the kernel is applied once per pixel of the image halved `row` times.
         kernel: number of its weights, that is, of multiply-accumulates per application.
-        rest: its biases, and scale and shift of the BatchNorm.
+        biases: one per output channel.
+        norm: channels of the BatchNorm; 0 where there is none.
     """
 
     row: int
     kernel: int
-    rest: int
+    biases: int
+    norm: int = 0
 
 
 def parameters(
@@ -47,7 +49,24 @@ def parameters(
     Raises:
         ValueError: the network has no such depth or head.
     """
-    return sum(layer.kernel + layer.rest for layer in _layers(architecture, depth, heads))
+    return sum(_learnt(layer) for layer in _layers(architecture, depth, heads))
+
+
+def file_bytes(
+    architecture: Architecture, depth: int | None = None, heads: Sequence[int] | None = None
+) -> int:
+    """Bytes of the tensors in the weights file of that network, in float32; its header comes on top.
+
+    Beside the parameters, each BatchNorm stores its running mean and variance and counts its batches (int64).
+
+    Args:
+        architecture, depth, heads: as for `parameters`.
+
+    Raises:
+        ValueError: the network has no such depth or head.
+    """
+    layers = list(_layers(architecture, depth, heads))
+    return sum(4 * (_learnt(layer) + 2 * layer.norm) + (8 if layer.norm else 0) for layer in layers)
 
 
 def macs(
@@ -150,4 +169,8 @@ def _layers(architecture: Architecture, depth: int | None, heads: Sequence[int] 
 
 def _conv(row: int, inputs: int, outputs: int, norm: int) -> _Layer:
     """A 3x3 convolution with bias, and a BatchNorm over `norm` channels before or after it."""
-    return _Layer(row, 9 * inputs * outputs, outputs + 2 * norm)
+    return _Layer(row, 9 * inputs * outputs, outputs, norm)
+
+
+def _learnt(layer: _Layer) -> int:
+    return layer.kernel + layer.biases + 2 * layer.norm

@@ -25,20 +25,21 @@ def depth_plot(path: str | os.PathLike[str], results: Sequence[DepthResult], tit
 
     Where any time is missing the horizontal axis is GMAC per image instead.
     """
-    timed = all(result.milliseconds is not None for result in results)
+    rows = [(result, result.cost) for result in results if result.cost is not None]
+    timed = all(cost.milliseconds is not None for _, cost in rows)
     figure = look.new(9.6, 6.4)
     look.titles(figure, title, "higher and further left is better", left=0.8)
     grid = figure.add_gridspec(1, 1, left=0.085, right=0.97, top=0.84, bottom=0.11)
     axes = look.panel(figure, grid[0, 0], "mIoU, %", "ms per image" if timed else "GMAC per image")
     points = [
-        (float(result.milliseconds or 0) if timed else result.gmac, 100 * result.scores.miou, result)
-        for result in results
+        (float(cost.milliseconds or 0) if timed else cost.gmac, 100 * result.scores.miou, result, cost)
+        for result, cost in rows
         if math.isfinite(result.scores.miou)
     ]
-    heads = [(x, y) for x, y, result in points if result.depth is not None]
+    heads = [(x, y) for x, y, result, _ in points if result.depth is not None]
     axes.plot([x for x, _ in heads], [y for _, y in heads], color=look.FAINT, linewidth=1.2, zorder=2)
-    furthest = max((x for x, _, _ in points), default=0.0)
-    for x, y, result in points:
+    furthest = max((x for x, *_ in points), default=0.0)
+    for x, y, result, cost in points:
         is_head = result.depth is not None
         style = {"marker": "o" if is_head else "D", "markersize": 11 if is_head else 9}
         axes.plot([x], [y], color=look.head_color(result.depth), zorder=3, **style)
@@ -47,7 +48,7 @@ def depth_plot(path: str | os.PathLike[str], results: Sequence[DepthResult], tit
         above = is_head and x > 0.2 * furthest
         place = {"xytext": (-9, 7) if above else (9, -7), "textcoords": "offset points"}
         place |= {"ha": "right", "va": "bottom"} if above else {"ha": "left", "va": "top"}
-        text = f"{result.label}  {y:.1f} %\n{units.count(result.parameters)} params"
+        text = f"{result.label}  {y:.1f} %\n{units.count(cost.parameters)} params"
         axes.annotate(text, (x, y), fontsize=10, color=look.INK, linespacing=1.3, **place)
     axes.margins(y=0.28)
     axes.set_xlim(0, 1.2 * furthest or 1)

@@ -28,8 +28,8 @@ def depth_table(results: Sequence[DepthResult], title: str = "") -> Table:
     known = [result.scores.miou for result in results if not math.isnan(result.scores.miou)]
     best = max(known, default=math.nan)
     star = terminal.glyph(terminal.out, "★", "*")
-    gmac = units.column(result.gmac for result in results)
-    times = units.column(result.milliseconds for result in results)
+    gmac = units.column(result.cost.gmac if result.cost else None for result in results)
+    times = units.column(result.cost.milliseconds if result.cost else None for result in results)
     for result, work, time in zip(results, gmac, times, strict=True):
         scores, is_best = result.scores, result.scores.miou == best
         style = "bold green" if is_best else ""
@@ -39,7 +39,7 @@ def depth_table(results: Sequence[DepthResult], title: str = "") -> Table:
             Text(f"{star} {units.percent(scores.miou)}" if is_best else units.percent(scores.miou), style),
             units.percent(scores.pixel_accuracy),
             units.percent(scores.mean_accuracy),
-            units.count(result.parameters),
+            units.count(result.cost.parameters) if result.cost else "-",
             work,
             time,
         )
@@ -104,9 +104,9 @@ def _entry(result: DepthResult) -> dict[str, Any]:
         "frequency_weighted_iou": scores.frequency_weighted_iou,
         "dice": scores.mean_dice,
         "iou": {scores.classes.names[index]: float(scores.iou[index]) for index in scores.classes.scored},
-        "parameters": result.parameters,
-        "gmac": result.gmac,
-        "ms": result.milliseconds,
+        "parameters": result.cost.parameters if result.cost else None,
+        "gmac": result.cost.gmac if result.cost else None,
+        "ms": result.cost.milliseconds if result.cost else None,
     }
 
 
