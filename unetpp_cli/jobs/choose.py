@@ -105,7 +105,9 @@ def choose(results: Sequence[DepthResult], limits: Limits, *, reference: float |
             reasons.append(f"{row.label} would do, but {chosen.label} is smaller.")
         elif row is not chosen:
             behind = round(100 * (chosen.scores.miou - row.scores.miou), 9)
-            than = f"{behind:.2f} points less accurate than" if behind else "no more accurate than the smaller"
+            than = (
+                f"{behind:.2f} points less accurate than" if behind else "no more accurate than the smaller"
+            )
             reasons.append(f"{row.label} is within the budget, but {than} {chosen.label}.")
         else:
             why = "the smallest that keeps the promise" if is_promise else "the most accurate in the budget"

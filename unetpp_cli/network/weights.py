@@ -137,7 +137,7 @@ def save_model(
 
 
 def tensor_bytes(architecture: Architecture, *, half: bool = False) -> int:
-    """Bytes of the tensors in the weights file of that network, with all its heads; the header comes on top."""
+    """Bytes of the tensors in the weights file of that network with all its heads, without the header."""
     return sum(end - start for _, _, start, end in _places(architecture, half).values())
 
 
