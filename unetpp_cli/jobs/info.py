@@ -156,9 +156,9 @@ def _half(facts: _Facts) -> str:
 
 
 def _cost(facts: _Facts) -> str:
-    """`costs 181,763 parameters, 0.73 MB, 0.24 GMAC and 12.3 ms at 128x96 (fp32 on CPU, 2 threads)`."""
+    """`costs 181,763 parameters, 0.73 MB of tensors, 0.24 GMAC and 12.3 ms at 128x96 (fp32 on CPU)`."""
     line = f"costs {facts.figure('parameters', ',.0f')} parameters, "
-    line += f"{facts.figure('file_bytes', ',.2f', 1e-6)} MB, {facts.figure('gmac', ',.2f')} GMAC"
+    line += f"{facts.figure('file_bytes', ',.2f', 1e-6)} MB of tensors, {facts.figure('gmac', ',.2f')} GMAC"
     line += f" and {facts.figure('ms', ',.1f')} ms" if "ms" in facts else ""
     line += f" at {facts.text('size')}"
     if "ms" in facts:
