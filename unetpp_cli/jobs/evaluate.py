@@ -1,91 +1,185 @@
-"""`unetpp eval`: what each depth of a model is worth on a split, and what it costs."""
+"""`unetpp eval`: what each depth of a model is worth on a split and what it costs; models and masks compared."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import Dataset, open_dataset
+from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
+from unetpp_cli.data.predictions import Predictions, find_predictions
+from unetpp_cli.data.splits import is_camvid
 from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
-from unetpp_cli.errors import UserError
-from unetpp_cli.inference.metrics import DepthResult
-from unetpp_cli.jobs.measure import measure
+from unetpp_cli.errors import UserError, listed
+from unetpp_cli.inference.bootstrap import sequences_of
+from unetpp_cli.inference.passes import parse_tta
+from unetpp_cli.inference.predictor import Predictor
+from unetpp_cli.inference.tiles import Tiling
+from unetpp_cli.jobs.evaluation_folder import EvaluationFolder
+from unetpp_cli.jobs.measure import Measured, Way, between, measure, measure_masks
 from unetpp_cli.jobs.runs import data_of_run, find_model
-from unetpp_cli.network.weights import load_model
+from unetpp_cli.network.weights import Model, load_model
 from unetpp_cli.report import console
-from unetpp_cli.report.tables import class_table, depth_table, results_json
+from unetpp_cli.report.comparison import comparison_json, comparison_table, steps_lines, verdict
+from unetpp_cli.report.tables import class_table, depth_tables, results_csv, results_json
+
+Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """The options of `unetpp eval`; empty text stands for 'not given'."""
+    """The options of `unetpp eval`; None and empty text stand for 'not given'.
 
-    model: str | None = None
+    Attributes:
+        models: weights files and run folders.
+        masks: folders or archives of masks that are scored without a model.
+        out: the folder for plots, sheets and tables.
+        form: `tables`, `json` or `csv`: what is printed.
+    """
+
+    models: Sequence[str] = ()
+    masks: Sequence[str] = ()
     data: str | None = None
     split: str | None = None
     split_by: str | None = None
     size: str | None = None
+    tta: str = ""
+    tile: int | None = None
+    overlap: int | None = None
     gpus: str = ""
-    precision: str = "fp32"
-    as_json: bool = False
+    precision: str = "auto"
+    block: int = 20
+    boundary: bool = True
     timing: bool = True
+    out: str | None = None
+    form: str = "tables"
 
 
-def eval_model(request: EvalRequest) -> list[DepthResult]:
-    """Prints the table of depths and the table of classes (or JSON) and returns the former's rows.
+@dataclass(frozen=True)
+class Candidate:
+    """One of those that are scored: a model, or masks that somebody made.
+
+    Attributes:
+        name: what tables call it.
+        place: the file or folder.
+        facts: about it, for JSON.
+        score: measures it.
+        predict: its mask of a pair's image, in the data's classes and at the truth's size.
+    """
+
+    name: str
+    place: str
+    facts: dict[str, Any]
+    score: Callable[[], Measured]
+    predict: Callable[[Pair], Mask]
+
+
+def eval_model(request: EvalRequest) -> list[Measured]:
+    """Prints what was found, as tables, JSON or CSV, and leaves the plots in `out`.
 
     Raises:
-        UserError: the model, the data or the split is not there, or their classes do not fit.
+        UserError: a model, the data or the split is not there, or their classes do not fit.
     """
     device = choose_device(request.gpus)
     precision = resolve_precision(request.precision, device)
     set_arithmetic(device, precision, deterministic=False, training=False)
-    geometry = Geometry.parse(request.size) if request.size else None
-    path, why = find_model(request.model)
-    where = request.data or data_of_run(path)
-    if not where:
-        raise UserError(f"--data is missing: what should {path} be scored on?", "Add --data ./camvid.")
-    model = load_model(path, device)
-    geometry = geometry or model.header.geometry
-    data = open_dataset(
-        where, classes=model.header.classes, split_by=request.split_by, seed=_seed_of(model.header.recipe)
+    way = Way(
+        device=device,
+        precision=precision,
+        geometry=Geometry.parse(request.size) if request.size else None,
+        tta=parse_tta(request.tta),
+        tiling=Tiling.of(request.tile, request.overlap),
+        block=request.block,
+        boundary=request.boundary,
+        timing=request.timing,
     )
-    split = _choose_split(data, request.split)
+    folder = EvaluationFolder(request.out) if request.out else None
+    found = [find_model(name) for name in request.models or ([] if request.masks else [None])]
+    models = [load_model(path, device) for path, _ in found]
+    data = _open_data(request, models)
+    split = choose_split(data, request.split)
     pairs = data.splits[split]
-    if not request.as_json:
-        console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
+    names = _names([model.path for model in models] + [Path(place) for place in request.masks])
+    candidates = [
+        *(_of_model(model, name, data, pairs, way) for model, name in zip(models, names, strict=False)),
+        *(
+            _of_masks(find_predictions(place, data, pairs), place, name, data, pairs, way)
+            for place, name in zip(request.masks, names[len(models) :], strict=True)
+        ),
+    ]
+
+    quiet = request.form != "tables"
+    if not quiet:
+        why = f" ({found[0][1]})" if found and not request.models else ""
+        for candidate, kind in zip(candidates, ["Model"] * len(models) + ["Masks"] * len(names), strict=False):
+            console.say(f"{kind}: {candidate.place}{why}")
         console.say(f"Data: {data.name}: {data.summary()}")
-        console.say(f"Split: {split}, {len(pairs)} images, on {device_name(device)} in {precision}")
+        with_ = f", {', '.join(way.tta)} averaged" if way.tta else ""
+        where = f", on {device_name(device)} in {precision}{with_}" if models else ""
+        console.say(f"Split: {split}, {len(pairs)} images{where}")
     for text in data.warnings:
         console.warn(text)
 
-    rows = measure(model, data, pairs, device, precision, geometry=geometry, timing=request.timing)
-    height, width = geometry.size(*data.image_size(pairs[0]))
-    if request.as_json:
-        extra = {
-            "model": str(path),
-            "sha256": model.hash,
-            "data": data.name,
-            "layout": data.layout,
-            "split_by": data.split_by,
-            "images": len(pairs),
-            "geometry": str(geometry),
-            "timed_size": f"{width}x{height}",
-            "precision": precision,
-            "device": device_name(device),
-        }
-        print(json.dumps(results_json(split, rows, extra), indent=2))
+    measured = [candidate.score() for candidate in candidates]
+    stems = [pair.stem for pair in pairs]
+    facts = {
+        "data": data.name,
+        "layout": data.layout,
+        "split_by": data.split_by,
+        "images": len(pairs),
+        "sequences": sequences_of(stems),
+        "block": request.block,
+        **({"precision": precision, "device": device_name(device), "tta": list(way.tta)} if models else {}),
+    }
+    differences = [(one, between(measured[0], measured[0].main, one, one.main)) for one in measured[1:]]
+    report = {
+        **results_json(split, measured[0].rows, {**candidates[0].facts, **facts}),
+        "steps": [comparison_json(step, data.classes) for step in measured[0].steps()],
+        "others": [
+            results_json(split, one.rows, candidate.facts)
+            for one, candidate in zip(measured[1:], candidates[1:], strict=True)
+        ],
+        "differences": [comparison_json(difference, data.classes) for _, difference in differences],
+    }
+    if request.form == "json":
+        print(json.dumps(report, indent=2))
+    elif request.form == "csv":
+        print(results_csv([(one.name, one.rows) for one in measured]), end="")
     else:
-        console.out.print(depth_table(rows, f"{data.name} {split}, {width}x{height}, {precision}"))
-        console.out.print(class_table(rows, data.classes))
-    return rows
+        for one, candidate in zip(measured, candidates, strict=True):
+            title = f"{one.name}, {data.name} {split}{candidate.facts.get('timed', '')}"
+            for table in depth_tables(one.rows, title, console.out.width):
+                console.out.print(table)
+            for line in steps_lines(one.steps()):
+                console.say(line)
+            console.out.print(class_table(one.rows, data.classes))
+        for one, difference in differences:
+            console.out.print(comparison_table(measured[0].main, one.main, difference, data.classes))
+            console.say(f"{one.name} {verdict(difference, facts['sequences'])}")
+        _explain(data, split, stems, request.block)
+    if folder is not None:
+        for one, candidate in zip(measured, candidates, strict=True):
+            folder.add(one, data, split, pairs, candidate.predict)
+        folder.finish(report, results_csv([(one.name, one.rows) for one in measured]))
+        console.say(f"Plots, sheets and tables are in {folder.path}")
+    return measured
 
 
-def _choose_split(data: Dataset, wish: str | None) -> str:
+def choose_split(data: Dataset, wish: str | None, order: Sequence[str] = ("test", "val", "train")) -> str:
+    """The split `wish`, or the first of `order` that there is.
+
+    Raises:
+        UserError: the data have no such split.
+    """
     there = [name for name, pairs in data.splits.items() if pairs]
     if wish is None:
-        for name in ("test", "val", "train"):
+        for name in order:
             if name in there:
                 return name
     elif wish in there:
@@ -93,6 +187,91 @@ def _choose_split(data: Dataset, wish: str | None) -> str:
     raise UserError(f"--split {wish}: {data.name} has no such split.", f"It has {', '.join(there)}.")
 
 
-def _seed_of(recipe: object) -> int:
-    """The seed with which the training drew a random split, so that eval meets the same one."""
+def seed_of(recipe: object) -> int:
+    """The seed with which the training drew a random split, so that others meet the same one."""
     return int(recipe.get("seed", 0)) if isinstance(recipe, dict) else 0
+
+
+def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
+    where = request.data or (data_of_run(models[0].path) if models else None)
+    if not where:
+        what = str(models[0].path) if models else f"--pred {request.masks[0]}"
+        raise UserError(f"--data is missing: what should {what} be scored on?", "Add --data ./camvid.")
+    for model in models[1:]:
+        if model.header.classes.names != models[0].header.classes.names:
+            raise UserError(
+                f"{models[0].path} and {model.path} know different classes "
+                f"({listed(models[0].header.classes.names, 12)}; {listed(model.header.classes.names, 12)}).",
+                "Compare models of the same classes.",
+            )
+    header = models[0].header if models else None
+    return open_dataset(
+        where,
+        classes=header.classes if header else None,
+        split_by=request.split_by,
+        seed=seed_of(header.recipe) if header else 0,
+    )
+
+
+def _of_model(model: Model, name: str, data: Dataset, pairs: Sequence[Pair], way: Way) -> Candidate:
+    geometry = way.geometry or model.header.geometry
+    height, width = geometry.size(*data.image_size(pairs[0]))
+
+    def predict(pair: Pair) -> Mask:
+        predictor = Predictor(
+            model,
+            way.device,
+            precision=way.precision,
+            size=way.geometry,
+            tta=way.tta,
+            tiling=way.tiling,
+        )
+        return predictor.mask(data.read_image(pair, predictor.channels))
+
+    return Candidate(
+        name=name,
+        place=str(model.path),
+        facts={
+            "model": str(model.path),
+            "sha256": model.hash,
+            "geometry": str(geometry),
+            "timed_size": f"{width}x{height}",
+            "timed": f", {width}x{height}, {way.precision}",
+        },
+        score=lambda: measure(model, data, pairs, way, name),
+        predict=predict,
+    )
+
+
+def _of_masks(
+    masks: Predictions, place: str, name: str, data: Dataset, pairs: Sequence[Pair], way: Way
+) -> Candidate:
+    return Candidate(
+        name=name,
+        place=place,
+        facts={"masks": place},
+        score=lambda: measure_masks(masks, data, pairs, way, name),
+        predict=lambda pair: masks.read(pair, data.mask_size(pair)),
+    )
+
+
+def _names(places: Sequence[Path]) -> list[str]:
+    """A short name for each: the run's for weights in a run folder, else the file's; numbered where equal."""
+    names: list[str] = []
+    for place in places:
+        run = place.parent.parent.name if place.parent.name == "weights" else ""
+        short = (run if place.stem == "best" else f"{run} {place.stem}") if run else place.stem
+        names.append(short if short not in names else f"{short} ({len(names) + 1})")
+    return names
+
+
+def _explain(data: Dataset, split: str, stems: Sequence[str], block: int) -> None:
+    """What the intervals mean here."""
+    sequences = sequences_of(stems)
+    if is_camvid(stems) and sequences == 1:
+        console.say(
+            f"All {len(stems)} frames of {split} are one clip: its intervals speak of that clip alone, "
+            "not of other drives."
+        )
+    drawn = f"blocks of {block} consecutive frames" if block > 1 else "single images"
+    console.say(f"95 % intervals: bootstrap over {drawn}, {sequences} sequence{'s' * (sequences != 1)}.")
