@@ -32,7 +32,7 @@ def eval_(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL...]",
-            help="Weights files or run folders; several are compared with the first. Without any: the newest run.",
+            help="Weights files or run folders, compared with the first one. Without any: the newest run.",
         ),
     ] = None,
     data: DataOption = None,
@@ -76,7 +76,7 @@ def eval_(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Leave depth.png, confusion.png, classes.png, the best and worst images and all tables there.",
+            help="Leave plots, sheets of the best and the worst images, and all tables there.",
             rich_help_panel=LOOK,
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""`unetpp eval`: what each depth of a model is worth on a split and what it costs; models and masks compared."""
+"""`unetpp eval`: what each depth of a model is worth on a split and what it costs; models compared."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import numpy.typing as npt
 
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
-from unetpp_cli.data.predictions import Predictions, find_predictions
+from unetpp_cli.data.predictions import find_predictions
 from unetpp_cli.data.splits import is_camvid
 from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
 from unetpp_cli.inference.bootstrap import sequences_of
+from unetpp_cli.inference.metrics import Difference
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.predictor import Predictor
-from unetpp_cli.inference.tiles import Tiling
+from unetpp_cli.inference.tiles import parse_tiling
 from unetpp_cli.jobs.evaluation_folder import EvaluationFolder
 from unetpp_cli.jobs.measure import Measured, Way, between, measure, measure_masks
 from unetpp_cli.jobs.runs import data_of_run, find_model
 from unetpp_cli.network.weights import Model, load_model
 from unetpp_cli.report import console
-from unetpp_cli.report.comparison import comparison_json, comparison_table, steps_lines, verdict
+from unetpp_cli.report.comparison import comparison_json, comparison_table, step_line, verdict
 from unetpp_cli.report.tables import class_table, depth_tables, results_csv, results_json
 
 Mask = npt.NDArray[np.uint8]
@@ -67,15 +68,19 @@ class Candidate:
 
     Attributes:
         name: what tables call it.
+        kind: `Model` or `Masks`.
         place: the file or folder.
         facts: about it, for JSON.
+        timed: the size and the arithmetic in which it is timed, for a title.
         score: measures it.
         predict: its mask of a pair's image, in the data's classes and at the truth's size.
     """
 
     name: str
+    kind: str
     place: str
     facts: dict[str, Any]
+    timed: str
     score: Callable[[], Measured]
     predict: Callable[[Pair], Mask]
 
@@ -83,50 +88,31 @@ class Candidate:
 def eval_model(request: EvalRequest) -> list[Measured]:
     """Prints what was found, as tables, JSON or CSV, and leaves the plots in `out`.
 
+    Returns:
+        One for each model, then one for each folder of masks, in the order of the request.
+
     Raises:
         UserError: a model, the data or the split is not there, or their classes do not fit.
     """
-    device = choose_device(request.gpus)
-    precision = resolve_precision(request.precision, device)
-    set_arithmetic(device, precision, deterministic=False, training=False)
-    way = Way(
-        device=device,
-        precision=precision,
-        geometry=Geometry.parse(request.size) if request.size else None,
-        tta=parse_tta(request.tta),
-        tiling=Tiling.of(request.tile, request.overlap),
-        block=request.block,
-        boundary=request.boundary,
-        timing=request.timing,
-    )
+    way = _way(request)
     folder = EvaluationFolder(request.out) if request.out else None
     found = [find_model(name) for name in request.models or ([] if request.masks else [None])]
-    models = [load_model(path, device) for path, _ in found]
+    models = [load_model(path, way.device) for path, _ in found]
     data = _open_data(request, models)
     split = choose_split(data, request.split)
     pairs = data.splits[split]
-    names = _names([model.path for model in models] + [Path(place) for place in request.masks])
-    candidates = [
-        *(_of_model(model, name, data, pairs, way) for model, name in zip(models, names, strict=False)),
-        *(
-            _of_masks(find_predictions(place, data, pairs), place, name, data, pairs, way)
-            for place, name in zip(request.masks, names[len(models) :], strict=True)
-        ),
-    ]
-
-    quiet = request.form != "tables"
-    if not quiet:
+    candidates = _candidates(models, request.masks, data, pairs, way)
+    if request.form == "tables":
         why = f" ({found[0][1]})" if found and not request.models else ""
-        for candidate, kind in zip(candidates, ["Model"] * len(models) + ["Masks"] * len(names), strict=False):
-            console.say(f"{kind}: {candidate.place}{why}")
+        for candidate in candidates:
+            console.say(f"{candidate.kind}: {candidate.place}{why}")
         console.say(f"Data: {data.name}: {data.summary()}")
-        with_ = f", {', '.join(way.tta)} averaged" if way.tta else ""
-        where = f", on {device_name(device)} in {precision}{with_}" if models else ""
-        console.say(f"Split: {split}, {len(pairs)} images{where}")
+        console.say(f"Split: {split}, {len(pairs)} images{_in_words(way) if models else ''}")
     for text in data.warnings:
         console.warn(text)
 
     measured = [candidate.score() for candidate in candidates]
+    differences = [between(measured[0], measured[0].main, one, one.main) for one in measured[1:]]
     stems = [pair.stem for pair in pairs]
     facts = {
         "data": data.name,
@@ -135,40 +121,92 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         "images": len(pairs),
         "sequences": sequences_of(stems),
         "block": request.block,
-        **({"precision": precision, "device": device_name(device), "tta": list(way.tta)} if models else {}),
+        **(_facts(way) if models else {}),
     }
-    differences = [(one, between(measured[0], measured[0].main, one, one.main)) for one in measured[1:]]
-    report = {
-        **results_json(split, measured[0].rows, {**candidates[0].facts, **facts}),
-        "steps": [comparison_json(step, data.classes) for step in measured[0].steps()],
-        "others": [
-            results_json(split, one.rows, candidate.facts)
-            for one, candidate in zip(measured[1:], candidates[1:], strict=True)
-        ],
-        "differences": [comparison_json(difference, data.classes) for _, difference in differences],
-    }
+    report = _report(split, candidates, measured, differences, facts, data)
+    table = results_csv([(one.name, one.rows) for one in measured])
     if request.form == "json":
         print(json.dumps(report, indent=2))
     elif request.form == "csv":
-        print(results_csv([(one.name, one.rows) for one in measured]), end="")
+        print(table, end="")
     else:
         for one, candidate in zip(measured, candidates, strict=True):
-            title = f"{one.name}, {data.name} {split}{candidate.facts.get('timed', '')}"
-            for table in depth_tables(one.rows, title, console.out.width):
-                console.out.print(table)
-            for line in steps_lines(one.steps()):
-                console.say(line)
-            console.out.print(class_table(one.rows, data.classes))
-        for one, difference in differences:
+            _print(one, f"{one.name}, {data.name} {split}{candidate.timed}", data)
+        for one, difference in zip(measured[1:], differences, strict=True):
             console.out.print(comparison_table(measured[0].main, one.main, difference, data.classes))
             console.say(f"{one.name} {verdict(difference, facts['sequences'])}")
-        _explain(data, split, stems, request.block)
+        _explain(split, stems, request.block)
     if folder is not None:
         for one, candidate in zip(measured, candidates, strict=True):
             folder.add(one, data, split, pairs, candidate.predict)
-        folder.finish(report, results_csv([(one.name, one.rows) for one in measured]))
+        folder.finish(report, table)
         console.say(f"Plots, sheets and tables are in {folder.path}")
     return measured
+
+
+def _way(request: EvalRequest) -> Way:
+    device = choose_device(request.gpus)
+    precision = resolve_precision(request.precision, device)
+    set_arithmetic(device, precision, deterministic=False, training=False)
+    return Way(
+        device=device,
+        precision=precision,
+        geometry=Geometry.parse(request.size) if request.size else None,
+        tta=parse_tta(request.tta),
+        tiling=parse_tiling(request.tile, request.overlap),
+        block=request.block,
+        boundary=request.boundary,
+        timing=request.timing,
+    )
+
+
+def _in_words(way: Way) -> str:
+    averaged = f", averaged over {' and '.join(way.tta)}" if way.tta else ""
+    return f", on {device_name(way.device)} in {way.precision}{averaged}"
+
+
+def _facts(way: Way) -> dict[str, Any]:
+    return {"precision": way.precision, "device": device_name(way.device), "tta": list(way.tta)}
+
+
+def _candidates(
+    models: Sequence[Model], masks: Sequence[str], data: Dataset, pairs: Sequence[Pair], way: Way
+) -> list[Candidate]:
+    names = _names([*(model.path for model in models), *map(Path, masks)])
+    of_models = [_of_model(model, name, data, pairs, way) for model, name in zip(models, names, strict=False)]
+    of_masks = [
+        _of_masks(place, name, data, pairs, way)
+        for place, name in zip(masks, names[len(models) :], strict=True)
+    ]
+    return of_models + of_masks
+
+
+def _report(
+    split: str,
+    candidates: Sequence[Candidate],
+    measured: Sequence[Measured],
+    differences: Sequence[Difference],
+    facts: dict[str, Any],
+    data: Dataset,
+) -> dict[str, Any]:
+    """Everything that was found, as plain JSON values: the first candidate's at the top level."""
+    first, *others = [
+        {
+            **results_json(split, one.rows, candidate.facts),
+            "steps": [comparison_json(step, data.classes) for step in one.steps()],
+        }
+        for one, candidate in zip(measured, candidates, strict=True)
+    ]
+    compared = [comparison_json(difference, data.classes) for difference in differences]
+    return {**facts, **first, **({"others": others, "differences": compared} if others else {})}
+
+
+def _print(measured: Measured, title: str, data: Dataset) -> None:
+    for table in depth_tables(measured.rows, title, console.out.width):
+        console.out.print(table)
+    for step in measured.steps():
+        console.say(step_line(step))
+    console.out.print(class_table(measured.rows, data.classes))
 
 
 def choose_split(data: Dataset, wish: str | None, order: Sequence[str] = ("test", "val", "train")) -> str:
@@ -216,40 +254,38 @@ def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
 def _of_model(model: Model, name: str, data: Dataset, pairs: Sequence[Pair], way: Way) -> Candidate:
     geometry = way.geometry or model.header.geometry
     height, width = geometry.size(*data.image_size(pairs[0]))
-
-    def predict(pair: Pair) -> Mask:
-        predictor = Predictor(
-            model,
-            way.device,
-            precision=way.precision,
-            size=way.geometry,
-            tta=way.tta,
-            tiling=way.tiling,
-        )
-        return predictor.mask(data.read_image(pair, predictor.channels))
-
+    predictor = Predictor(
+        model,
+        way.device,
+        precision=way.precision,
+        size=way.geometry,
+        tta=way.tta,
+        tiling=way.tiling,
+    )
     return Candidate(
         name=name,
+        kind="Model",
         place=str(model.path),
         facts={
             "model": str(model.path),
             "sha256": model.hash,
             "geometry": str(geometry),
             "timed_size": f"{width}x{height}",
-            "timed": f", {width}x{height}, {way.precision}",
         },
+        timed=f", {width}x{height}, {way.precision}",
         score=lambda: measure(model, data, pairs, way, name),
-        predict=predict,
+        predict=lambda pair: predictor.mask(data.read_image(pair, predictor.channels)),
     )
 
 
-def _of_masks(
-    masks: Predictions, place: str, name: str, data: Dataset, pairs: Sequence[Pair], way: Way
-) -> Candidate:
+def _of_masks(place: str, name: str, data: Dataset, pairs: Sequence[Pair], way: Way) -> Candidate:
+    masks = find_predictions(place, data, pairs)
     return Candidate(
         name=name,
+        kind="Masks",
         place=place,
         facts={"masks": place},
+        timed="",
         score=lambda: measure_masks(masks, data, pairs, way, name),
         predict=lambda pair: masks.read(pair, data.mask_size(pair)),
     )
@@ -265,7 +301,7 @@ def _names(places: Sequence[Path]) -> list[str]:
     return names
 
 
-def _explain(data: Dataset, split: str, stems: Sequence[str], block: int) -> None:
+def _explain(split: str, stems: Sequence[str], block: int) -> None:
     """What the intervals mean here."""
     sequences = sequences_of(stems)
     if is_camvid(stems) and sequences == 1:

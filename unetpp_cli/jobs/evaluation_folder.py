@@ -1,4 +1,4 @@
-"""What `unetpp eval --out` leaves to look at: plots, the best and the worst images, tables for other programs."""
+"""What `unetpp eval --out` leaves to look at: plots, sheets of the best and the worst images, tables."""
 
 from __future__ import annotations
 
@@ -44,10 +44,14 @@ class EvaluationFolder:
             if self.path.exists() and (
                 not self.path.is_dir() or (any(self.path.iterdir()) and not (self.path / _RESULTS).exists())
             ):
-                raise UserError(f"--out {path} holds something else than an evaluation.", "Name a new folder.")
+                raise UserError(
+                    f"--out {path} holds something else than an evaluation.", "Name a new folder."
+                )
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"Cannot make the folder --out {path}: {error.strerror}.", "Choose another.") from error
+            raise UserError(
+                f"Cannot make the folder --out {path}: {error.strerror}.", "Choose another."
+            ) from error
         self._waiting: list[tuple[Measured, Dataset, str, Sequence[Pair], Callable[[Pair], Any]]] = []
 
     def add(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from unetpp_cli.data.classes import VOID
 from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, Pair
@@ -32,7 +31,7 @@ class Way:
     """How scores are taken: the same for everything that is to be compared.
 
     Attributes:
-        device, precision: where and in which arithmetic networks compute; `resolve_precision` gave the latter.
+        device, precision: where and in which arithmetic networks compute, as `resolve_precision` gives it.
         geometry: overrides the one in a model's header.
         tta, tiling: as for `Passes`.
         block: consecutive frames that the bootstrap draws together.
@@ -132,7 +131,12 @@ def measure(model: Model, data: Dataset, pairs: Sequence[Pair], way: Way, name: 
 
 def measure_masks(masks: Predictions, data: Dataset, pairs: Sequence[Pair], way: Way, name: str) -> Measured:
     """Scores the masks that somebody made of the pairs' images."""
-    counter = Counter(data.classes, torch.device("cpu"), blocks_of([p.stem for p in pairs], way.block), boundary=way.boundary)
+    counter = Counter(
+        data.classes,
+        torch.device("cpu"),
+        blocks_of([p.stem for p in pairs], way.block),
+        boundary=way.boundary,
+    )
     with track(len(pairs), "Scoring") as advance:
         for index, pair in enumerate(pairs):
             truth = data.read_mask(pair)
@@ -144,9 +148,7 @@ def measure_masks(masks: Predictions, data: Dataset, pairs: Sequence[Pair], way:
     return Measured(name, [row], {row.label: tally})
 
 
-def _row(
-    depth: int | None, tally: Tally, data: Dataset, cost: Cost | None, name: str = ""
-) -> DepthResult:
+def _row(depth: int | None, tally: Tally, data: Dataset, cost: Cost | None, name: str = "") -> DepthResult:
     return DepthResult(
         depth=depth,
         scores=tally.scores(data.classes),
