@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unetpp_cli.data.dataset import EvaluationExamples, Example
@@ -47,15 +48,20 @@ def measure(
         collate_fn=list,
         num_workers=min(8, os.cpu_count() or 1) if cuda else 1 if len(pairs) > 16 else 0,
     )
+
+    def heads(x: Tensor) -> list[Tensor]:
+        with autocast(device, precision):
+            return network.heads(x)
+
     with track(len(pairs), "Scoring") as advance:
         evaluation = evaluate(
-            network,
+            heads,
+            network.head_depths,
             loader,
             data.classes,
             model.header.mean,
             model.header.std,
             device,
-            precision,
             with_ensemble=True,
             on_images=advance,
         )
@@ -68,6 +74,7 @@ def _rows(
 ) -> list[DepthResult]:
     """L1..Ld and the ensemble, each with its cost, timed one after the other and apart from the scoring."""
     network, architecture = model.network, model.header.architecture
+    classes = model.header.classes
 
     def milliseconds_at(depth: int, *, ensemble: bool = False) -> float | None:
         if not timing:
@@ -78,7 +85,7 @@ def _rows(
     rows = [
         DepthResult(
             depth=depth,
-            scores=scores,
+            scores=tally.scores(classes),
             cost=Cost(
                 parameters=parameters(architecture, depth, heads=(depth,)),
                 gmac=macs(architecture, height, width, depth, heads=(depth,)) / 1e9,
@@ -86,12 +93,12 @@ def _rows(
                 milliseconds=milliseconds_at(depth),
             ),
         )
-        for depth, scores in evaluation.heads.items()
+        for depth, tally in evaluation.heads.items()
     ]
     if evaluation.ensemble is not None and len(architecture.heads) > 1:
         together = DepthResult(
             depth=None,
-            scores=evaluation.ensemble,
+            scores=evaluation.ensemble.scores(classes),
             cost=Cost(
                 parameters=parameters(architecture),
                 gmac=macs(architecture, height, width) / 1e9,
