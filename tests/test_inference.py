@@ -14,7 +14,8 @@ from unetpp_cli.data.classes import CAMVID11, CAMVID33, VOID, ClassSet, palette
 from unetpp_cli.data.dataset import Example, chw
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.errors import UserError
-from unetpp_cli.inference.evaluation import evaluate
+from unetpp_cli.inference.counting import Tally
+from unetpp_cli.inference.evaluation import Evaluation, evaluate
 from unetpp_cli.inference.metrics import Scores
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.network.header import Header
@@ -95,13 +96,13 @@ def test_evaluation_counts_every_labelled_pixel_at_native_size() -> None:
     header = one.header
     seen: list[int] = []
     result = evaluate(
-        one.network,
+        one.network.heads,
+        one.network.head_depths,
         [examples[:2], examples[2:]],
         THREE,
         header.mean,
         header.std,
         CPU,
-        "fp32",
         with_ensemble=True,
         with_losses=True,
         on_images=seen.append,
@@ -130,9 +131,11 @@ def test_evaluation_counts_every_labelled_pixel_at_native_size() -> None:
             loss[depth] -= picked[truth[rows, columns], rows, columns].sum()
         count += int((truth != VOID).sum())
     assert result.ensemble is not None
-    for key, scores in [(1, result.heads[1]), (2, result.heads[2]), (None, result.ensemble)]:
-        assert np.abs(scores.confusion - expected[key]).sum() <= 4, "but for ties in the last bit"
-        assert scores.confusion.sum() == count
+    for key, tally in [(1, result.heads[1]), (2, result.heads[2]), (None, result.ensemble)]:
+        assert np.abs(tally.confusion - expected[key]).sum() <= 4, "but for ties in the last bit"
+        assert tally.confusion.sum() == count
+        assert not tally.images, "no image was to be looked at by itself"
+        assert tally.boundary is None
     assert result.losses[2] == pytest.approx(loss[2] / count, rel=1e-4)
     assert result.losses[1] == pytest.approx(loss[1] / count, rel=1e-4)
 
@@ -205,3 +208,48 @@ def test_resized_masks_keep_their_values() -> None:
 def test_colours_of_a_palette_differ() -> None:
     assert len(set(palette(255))) == 255
     assert len(set(CAMVID11.colors)) == 11
+
+
+def test_evaluation_counts_blocks_images_and_boundaries_apart() -> None:
+    """Images in another order than their indices and of two sizes: each lands in its block, for every row."""
+    one = model()
+    rng = np.random.default_rng(4)
+    sizes = {0: (20, 28), 1: (17, 19), 2: (20, 28), 3: (20, 28)}
+    examples = {
+        index: Example(
+            index,
+            chw(picture(*size, seed=index)),
+            torch.from_numpy(rng.integers(0, 3, size, dtype=np.uint8)),
+        )
+        for index, size in sizes.items()
+    }
+    blocks = [1, 0, 0, 1]
+
+    def evaluated(batches: list[list[int]], blocks: list[int]) -> Evaluation:
+        return evaluate(
+            one.network.heads,
+            one.network.head_depths,
+            [[examples[index] for index in batch] for batch in batches],
+            THREE,
+            one.header.mean,
+            one.header.std,
+            CPU,
+            with_ensemble=True,
+            blocks=blocks,
+            boundary=True,
+        )
+
+    def rows(result: Evaluation) -> list[Tally]:
+        assert result.ensemble is not None
+        return [*result.heads.values(), result.ensemble]
+
+    alone = [rows(evaluated([[index]], [0] * 4)) for index in range(4)]
+    for row, tally in enumerate(rows(evaluated([[3, 1, 0], [2]], blocks))):
+        each = [alone[index][row] for index in range(4)]
+        np.testing.assert_array_equal(tally.confusion, sum(one.confusion for one in each))
+        np.testing.assert_array_equal(tally.blocks[0], each[1].blocks[0] + each[2].blocks[0])
+        np.testing.assert_array_equal(tally.blocks[1], each[0].blocks[0] + each[3].blocks[0])
+        expected = {index: one.scores(THREE).miou for index, one in enumerate(each)}
+        assert tally.images == pytest.approx(expected)
+        assert tally.boundary == pytest.approx(np.mean([one.boundary for one in each], axis=0))
+    assert not np.array_equal(alone[0][0].boundary, alone[0][1].boundary), "the heads differ"
