@@ -196,7 +196,10 @@ def values_in(mask: Mask) -> tuple[int, ...]:
 
 def colorize(mask: Mask, classes: ClassSet) -> RGB:
     """The mask in its classes' colours, (H, W, 3)."""
-    return color_table(classes)[mask]
+    table, colors = color_table(classes), np.empty((*mask.shape, 3), dtype=np.uint8)
+    for rows in _strips(mask):
+        table.take(mask[rows], axis=0, out=colors[rows], mode="clip")  # several times as fast as table[mask]
+    return colors
 
 
 def overlay(image: RGB, mask: Mask, classes: ClassSet, opacity: float = 0.5) -> RGB:
@@ -220,10 +223,12 @@ def overlay(image: RGB, mask: Mask, classes: ClassSet, opacity: float = 0.5) -> 
     mixed = np.empty(image.shape, dtype=np.uint8)
     for rows in _strips(mask):
         part = image[rows].astype(np.uint16) * (256 - weight)
-        part += table[mask[rows]]
+        part += table.take(mask[rows], axis=0)
         part >>= 8
         mixed[rows] = part
-        np.copyto(mixed[rows], image[rows], where=(mask[rows] == VOID)[..., None])
+        void = mask[rows] == VOID
+        if void.any():  # predictions hold none
+            mixed[rows][void] = image[rows][void]
     return mixed
 
 
@@ -242,8 +247,8 @@ def side_by_side(image: RGB, other: RGB) -> RGB:
 
 
 def _strips(mask: Mask) -> Iterator[slice]:
-    """Rows from top to bottom, about a million pixels at a time."""
-    rows = max(1, 2**20 // max(mask.shape[1], 1))
+    """Rows from top to bottom, about a quarter of a million pixels at a time."""
+    rows = max(1, 2**18 // max(mask.shape[1], 1))
     return (slice(top, top + rows) for top in range(0, len(mask), rows))
 
 
