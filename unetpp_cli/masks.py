@@ -189,7 +189,7 @@ def save_picture(path: str | os.PathLike[str], picture: RGB, text: Mapping[str, 
 def values_in(mask: Mask) -> tuple[int, ...]:
     """The values that occur in a mask, ascending."""
     counts = np.zeros(256, dtype=np.int64)
-    for rows in _strips(mask):
+    for rows in strips(mask):
         counts += np.bincount(mask[rows].ravel(), minlength=256)  # eight times as big inside
     return tuple(int(value) for value in np.flatnonzero(counts))
 
@@ -197,7 +197,7 @@ def values_in(mask: Mask) -> tuple[int, ...]:
 def colorize(mask: Mask, classes: ClassSet) -> RGB:
     """The mask in its classes' colours, (H, W, 3)."""
     table, colors = color_table(classes), np.empty((*mask.shape, 3), dtype=np.uint8)
-    for rows in _strips(mask):
+    for rows in strips(mask):
         table.take(mask[rows], axis=0, out=colors[rows], mode="clip")  # several times as fast as table[mask]
     return colors
 
@@ -221,7 +221,7 @@ def overlay(image: RGB, mask: Mask, classes: ClassSet, opacity: float = 0.5) -> 
     weight = round(opacity * 256)
     table = color_table(classes).astype(np.uint16) * weight + 128
     mixed = np.empty(image.shape, dtype=np.uint8)
-    for rows in _strips(mask):
+    for rows in strips(mask):
         part = image[rows].astype(np.uint16) * (256 - weight)
         part += table.take(mask[rows], axis=0)
         part >>= 8
@@ -246,7 +246,7 @@ def side_by_side(image: RGB, other: RGB) -> RGB:
     return np.concatenate([image, other], axis=1)
 
 
-def _strips(mask: Mask) -> Iterator[slice]:
+def strips(mask: Mask) -> Iterator[slice]:
     """Rows from top to bottom, about a quarter of a million pixels at a time."""
     rows = max(1, 2**18 // max(mask.shape[1], 1))
     return (slice(top, top + rows) for top in range(0, len(mask), rows))
