@@ -79,8 +79,6 @@ def convert(own: ClassSet, wanted: ClassSet, label: str) -> Conversion:
     reasons = list(found.unclear)
     if found.alone:
         reasons.append(f"no class there is called {listed((own.names[index] for index in found.alone), 12)}")
-    if not reasons and _are_merged(own, wanted):
-        reasons.append("some of CamVid's 11 are several of its 32 in one")
     if not reasons and all(index == VOID for index in found.mapping.values()):
         reasons.append("none of them would ever be scored")
     if reasons:
@@ -104,7 +102,7 @@ def partners(own: ClassSet, wanted: ClassSet) -> Partners:
     camvid = eleven and {similar(name) for name in own.names} <= _THIRTY_TWO
     mapping: dict[int, int] = {}
     alone: list[int] = []
-    unclear: list[str] = []
+    unclear = ["some of CamVid's 11 are several of its 32 in one"] if _are_merged(own, wanted) else []
     first: dict[int, int] = {}  # class of `wanted` -> the class of `own` that found it by its name
     for index, name in enumerate(own.names):
         mapping[index] = VOID
