@@ -21,8 +21,8 @@ from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.counting import Tally
 from unetpp_cli.inference.evaluation import Evaluation, evaluate
-from unetpp_cli.inference.metrics import Scores
 from unetpp_cli.inference.logits import disagreement, entropy
+from unetpp_cli.inference.metrics import Scores
 from unetpp_cli.inference.predictor import _STRIP, Predictor
 from unetpp_cli.inference.tiles import Tiling
 from unetpp_cli.network.header import Header

@@ -249,11 +249,12 @@ def test_results_csv_reads_back_as_the_json() -> None:
     scores = dataclasses.replace(two_classes(), classes=quoted)
     results = [*full_results(), DepthResult(None, scores, name="masks, mine")]
     results = [dataclasses.replace(r, scores=dataclasses.replace(r.scores, classes=quoted)) for r in results]
-    text = tables.results_csv(results)
+    text = tables.results_csv([("a model", results[:1]), ("it, too", results[1:])])
     data = tables.results_json("val", results)
     rows = list(csv.DictReader(StringIO(text)))
     entries = [*data["depths"].values(), data["ensemble"], data["masks"]["masks, mine"]]
-    assert [row["name"] for row in rows] == ["L1", "L2", "ensemble", "masks, mine"]
+    assert [row["name"] for row in rows] == ["a model", *["it, too"] * 3]
+    assert [row["row"] for row in rows] == ["L1", "L2", "ensemble", "masks, mine"]
     for row, entry in zip(rows, entries, strict=True):
         for key, value in entry.items():
             if key in row:
@@ -264,7 +265,7 @@ def test_results_csv_reads_back_as_the_json() -> None:
     plain_figures = {key for key, value in entries[0].items() if not isinstance(value, (dict, list))}
     assert plain_figures <= set(rows[0])
     assert "nan" not in text
-    assert tables.results_csv([]).startswith("name,miou,")
+    assert tables.results_csv([]).startswith("name,row,miou,")
 
 
 def body(text: str) -> list[list[str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from unetpp_cli.colors import void_color
 from unetpp_cli.data.classes import CAMVID11, VOID, ClassSet
 from unetpp_cli.data.encoding import Encoding, MaskFacts, pack, survey
 from unetpp_cli.data.layouts import Dataset, Pair
@@ -21,7 +22,6 @@ from unetpp_cli.data.meaning import BLACK, COLORS11, values_of
 from unetpp_cli.data.named_masks import encoding_by_names, look_at, open_predictions
 from unetpp_cli.data.source import Source
 from unetpp_cli.errors import UserError, listed
-from unetpp_cli.masks import void_color
 
 SAMPLE = 50
 """Masks that are looked into to find out how they store classes; the others are judged when they are read."""

@@ -64,6 +64,19 @@ class Span:
     weights: tuple[float, ...] | None = None
 
 
+def parse_tiling(size: int | None, overlap: int | None) -> Tiling | None:
+    """What `--tile` and `--overlap` ask for; None without a wish.
+
+    Raises:
+        UserError: an overlap of no tiles.
+    """
+    if size is None:
+        if overlap is not None:
+            raise UserError("--overlap is what tiles share, and there are none.", "Add --tile, 1024 say.")
+        return None
+    return Tiling(size, overlap)
+
+
 def smallest_size(tiling: Tiling, multiple: int, depth: int) -> int:
     """The smallest `Tiling.size` that works with its overlap: one multiple more than what is shared."""
     return _shared(tiling, multiple, depth) + multiple

@@ -27,7 +27,7 @@ from unetpp_cli.jobs.measure import Measured, Way, between, measure, measure_mas
 from unetpp_cli.jobs.runs import data_of_run, find_model
 from unetpp_cli.network.weights import Model, load_model
 from unetpp_cli.report import console
-from unetpp_cli.report.comparison import comparison_json, comparison_table, step_line, verdict
+from unetpp_cli.report.comparison import comparison_json, comparison_table, verdict
 from unetpp_cli.report.tables import class_table, depth_tables, results_csv, results_json
 
 Mask = npt.NDArray[np.uint8]
@@ -96,7 +96,9 @@ def eval_model(request: EvalRequest) -> list[Measured]:
     """
     way = _way(request)
     folder = EvaluationFolder(request.out) if request.out else None
-    found = [find_model(name) for name in request.models or ([] if request.masks else [None])]
+    found = [find_model(name) for name in request.models]
+    if not request.models and not request.masks:
+        found = [find_model(None)]
     models = [load_model(path, way.device) for path, _ in found]
     data = _open_data(request, models)
     split = choose_split(data, request.split)
@@ -131,10 +133,10 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         print(table, end="")
     else:
         for one, candidate in zip(measured, candidates, strict=True):
-            _print(one, f"{one.name}, {data.name} {split}{candidate.timed}", data)
+            _print(one, f"{one.name}, {data.name} {split}{candidate.timed}", data, facts["sequences"])
         for one, difference in zip(measured[1:], differences, strict=True):
             console.out.print(comparison_table(measured[0].main, one.main, difference, data.classes))
-            console.say(f"{one.name} {verdict(difference, facts['sequences'])}")
+            console.say(verdict(difference, facts["sequences"]))
         _explain(split, stems, request.block)
     if folder is not None:
         for one, candidate in zip(measured, candidates, strict=True):
@@ -201,11 +203,11 @@ def _report(
     return {**facts, **first, **({"others": others, "differences": compared} if others else {})}
 
 
-def _print(measured: Measured, title: str, data: Dataset) -> None:
+def _print(measured: Measured, title: str, data: Dataset, sequences: int) -> None:
     for table in depth_tables(measured.rows, title, console.out.width):
         console.out.print(table)
     for step in measured.steps():
-        console.say(step_line(step))
+        console.say(verdict(step, sequences))
     console.out.print(class_table(measured.rows, data.classes))
 
 

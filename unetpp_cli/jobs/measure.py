@@ -82,9 +82,7 @@ class Measured:
 def between(one: Measured, first: DepthResult, other: Measured, second: DepthResult) -> Difference:
     """How `second`, a row of `other`, differs from `first`, a row of `one`, on the same images."""
     names = (first.label, second.label) if one is other else (one.name, other.name)
-    return difference(
-        one.tallies[first.label], other.tallies[second.label], names=names, classes=first.scores.classes
-    )
+    return difference(one.tallies[first.label], other.tallies[second.label], names, first.scores.classes)
 
 
 def measure(model: Model, data: Dataset, pairs: Sequence[Pair], way: Way, name: str = "") -> Measured:
@@ -119,14 +117,13 @@ def measure(model: Model, data: Dataset, pairs: Sequence[Pair], way: Way, name: 
             on_images=advance,
         )
     height, width = geometry.size(*data.image_size(pairs[0]))
-    tallies: dict[int | None, Tally] = {**evaluation.heads}
+    tallies: list[tuple[int | None, Tally]] = [*evaluation.heads.items()]
     if evaluation.ensemble is not None:
-        tallies[None] = evaluation.ensemble
-    rows = []
-    for depth, tally in tallies.items():
-        cost = _cost(model, passes, height, width, depth, way)
-        rows.append(_row(depth, tally, data, cost))
-    return Measured(name, rows, {row.label: tally for row, tally in zip(rows, tallies.values(), strict=True)})
+        tallies.append((None, evaluation.ensemble))
+    rows = [
+        _row(depth, tally, data, _cost(model, passes, height, width, depth, way)) for depth, tally in tallies
+    ]
+    return Measured(name, rows, {row.label: tally for row, (_, tally) in zip(rows, tallies, strict=True)})
 
 
 def measure_masks(masks: Predictions, data: Dataset, pairs: Sequence[Pair], way: Way, name: str) -> Measured:

@@ -73,7 +73,7 @@ def confusion_plot(path: str | os.PathLike[str], scores: Scores, title: str = ""
     shown = np.flatnonzero(there)
     names = [scores.classes.names[index] for index in shown]
     counts = scores.confusion[np.ix_(shown, shown)]
-    totals = scores.confusion[shown].sum(axis=1, keepdims=True)
+    totals = scores.truth[shown][:, None]
     share = np.full(counts.shape, np.nan)
     np.divide(100.0 * counts, totals, out=share, where=totals > 0)
 

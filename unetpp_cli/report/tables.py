@@ -194,21 +194,27 @@ def results_json(
     return plain
 
 
-def results_csv(results: Sequence[DepthResult]) -> str:
-    """The results as CSV: a header, then a row for each, with the IoU of every scored class at the end.
+def results_csv(groups: Sequence[tuple[str, Sequence[DepthResult]]]) -> str:
+    """The results as CSV: a header, then a line for each, with the IoU of every scored class at the end.
 
     Shares are fractions 0..1; what is not known is an empty field.
+
+    Args:
+        groups: the name of each model or folder of masks, and its results; all in the same classes.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    classes = results[0].scores.classes if results else None
+    results = [(name, result) for name, rows in groups for result in rows]
+    classes = results[0][1].scores.classes if results else None
     names = [classes.names[index] for index in classes.scored] if classes else []
-    writer.writerow(["name", "miou", "miou_low", "miou_high", *_FURTHER, *(f"iou {name}" for name in names)])
-    for result in results:
+    headings = ["name", "row", "miou", "miou_low", "miou_high", *_FURTHER]
+    writer.writerow([*headings, *(f"iou {name}" for name in names)])
+    for name, result in results:
         entry = without_nan(_entry(result))  # None is written as nothing
         low, high = entry["interval"] or (None, None)
         further = [entry[key] for key in _FURTHER]
-        writer.writerow([result.label, entry["miou"], low, high, *further, *entry["iou"].values()])
+        row = [name, result.label, entry["miou"], low, high]
+        writer.writerow([*row, *further, *entry["iou"].values()])
     return stream.getvalue()
 
 
