@@ -403,6 +403,13 @@ def test_one_mask_for_two_images_is_refused(tmp_path: Path) -> None:
         found(data, flat, tmp_path, "val")
 
 
+def test_the_mask_of_another_splits_image_of_the_same_name_is_none(tmp_path: Path) -> None:
+    data = numbered(tmp_path)
+    masks = {f"train/images/{pair.stem}.png": encode(layouts.five("x")) for pair in data.splits["train"]}
+    with pytest.raises(UserError, match="lacks the masks of 4 of 4 images: p/0, p/1"):
+        found(data, masks, tmp_path, "val")
+
+
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     data = data_of(layouts.segnet()[0], tmp_path)
     with pytest.raises(UserError, match=r"There is no folder or archive nowhere\. .*--pred"):

@@ -134,11 +134,8 @@ def _namesakes(name: str, wanted: ClassSet) -> list[int]:
 
 
 def _singular(name: str) -> str:
-    """`similar` without a plural s: Cars is Car, but Bus stays Bus and Grass Grass."""
-    word = canonical(name)
-    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
-        word = word[:-1]
-    return similar(word)
+    """`similar` without a plural s: Cars is Car."""
+    return similar(canonical(name).removesuffix("s"))
 
 
 def _are_merged(own: ClassSet, wanted: ClassSet) -> bool:

@@ -27,7 +27,7 @@ _LOSSY = (".jpg", ".jpeg")
 
 
 def match(source: Source, data: Dataset, pairs: Sequence[Pair]) -> dict[Pair, str]:
-    """The file of every pair: of those with its name, the one whose folders are most like the image's.
+    """The file of every pair: the one with its name; where names repeat, the folders tell whose a file is.
 
     Raises:
         UserError: masks are missing, one pair has several, or several have one.
@@ -35,11 +35,11 @@ def match(source: Source, data: Dataset, pairs: Sequence[Pair]) -> dict[Pair, st
     named: dict[str, list[Pair]] = {}
     for pair in data.pairs():
         named.setdefault(posixpath.basename(_stem(pair.image)), []).append(pair)
-    found: dict[Pair, dict[str, int]] = {}  # candidates, with how many last parts of the path are the image's
+    found: dict[Pair, list[str]] = {}
     for file in source.files:
         if is_picture(file):
-            for pair, likeness in _owners(file, named).items():
-                found.setdefault(pair, {})[file] = likeness
+            for pair in _owners(file, named):
+                found.setdefault(pair, []).append(file)
     missing = [pair.stem for pair in pairs if pair not in found]
     if missing:
         raise UserError(
@@ -60,16 +60,16 @@ def match(source: Source, data: Dataset, pairs: Sequence[Pair]) -> dict[Pair, st
     return files
 
 
-def _owners(file: str, named: Mapping[str, Sequence[Pair]]) -> dict[Pair, int]:
-    """The pairs whose mask the file may be, and how many last parts of its path are the image's."""
+def _owners(file: str, named: Mapping[str, Sequence[Pair]]) -> list[Pair]:
+    """The pairs whose mask the file may be: of those with its name, the ones in the folders most like its."""
     for key in _keys(file):
         likeness = {
             pair: _common_end(key, _stem(pair.image)) for pair in named.get(posixpath.basename(key), ())
         }
         if likeness:
             most = max(likeness.values())
-            return {pair: parts for pair, parts in likeness.items() if parts == most}
-    return {}
+            return [pair for pair, parts in likeness.items() if parts == most]
+    return []
 
 
 def _keys(file: str) -> Iterable[str]:
@@ -82,10 +82,8 @@ def _keys(file: str) -> Iterable[str]:
                 yield name[: -len(ending)]
 
 
-def _choose(source: Source, pair: Pair, candidates: Mapping[str, int]) -> str:
-    most = max(candidates.values())
-    files = [file for file, likeness in candidates.items() if likeness == most]
-    files = [file for file in files if not file.lower().endswith(_LOSSY)] or files
+def _choose(source: Source, pair: Pair, candidates: Sequence[str]) -> str:
+    files = [file for file in candidates if not file.lower().endswith(_LOSSY)] or candidates
     if len(files) > 1:  # predict writes its masks beside the images
         own = [file for file in files if names_in(source, file) is not None]
         files = own if len(own) == 1 else files
