@@ -164,3 +164,9 @@ def test_bad_wishes_are_refused_in_one_line(args: list[str], named: str, model: 
     assert result.exit_code == 2, result.output
     assert named in result.output
     assert "Traceback" not in result.output
+
+
+def test_the_worst_images_come_from_different_places() -> None:
+    from unetpp_cli.jobs.evaluation_folder import _spread
+
+    assert _spread([5, 4, 9, 1, 0, 2], [0, 0, 1, 1, 2, 2, 2, 3, 3, 3]) == [5, 9, 1, 2]

@@ -400,7 +400,7 @@ def test_comparison_table_folds_long_names_and_needs_no_unicode(monkeypatch: pyt
             0.004,
             0.019,
             1,
-            "differs on this one sequence (95 % interval +0.4 to +1.9); one clip tells nothing",
+            "differs on this one sequence (95 % interval +0.4 to +1.9).",
         ),
         (NAN, NAN, 3, "too few blocks"),
     ],

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
+from unetpp_cli.data.named_masks import written_classes
 from unetpp_cli.data.predictions import find_predictions
 from unetpp_cli.data.splits import is_camvid
 from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
@@ -247,7 +248,8 @@ def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
     header = models[0].header if models else None
     return open_dataset(
         where,
-        classes=header.classes if header else None,
+        # Without a model in the classes that the masks say they are in: then they score as their model does.
+        classes=header.classes if header else written_classes(request.masks[0]),
         split_by=request.split_by,
         seed=seed_of(header.recipe) if header else 0,
     )
@@ -285,7 +287,7 @@ def _of_masks(place: str, name: str, data: Dataset, pairs: Sequence[Pair], way: 
     return Candidate(
         name=name,
         kind="Masks",
-        place=place,
+        place=f"{place}, read {masks.how}",
         facts={"masks": place},
         timed="",
         score=lambda: measure_masks(masks, data, pairs, way, name),
@@ -306,10 +308,8 @@ def _names(places: Sequence[Path]) -> list[str]:
 def _explain(split: str, stems: Sequence[str], block: int) -> None:
     """What the intervals mean here."""
     sequences = sequences_of(stems)
-    if is_camvid(stems) and sequences == 1:
-        console.say(
-            f"All {len(stems)} frames of {split} are one clip: its intervals speak of that clip alone, "
-            "not of other drives."
-        )
     drawn = f"blocks of {block} consecutive frames" if block > 1 else "single images"
-    console.say(f"95 % intervals: bootstrap over {drawn}, {sequences} sequence{'s' * (sequences != 1)}.")
+    console.say(f"95 % intervals: bootstrap over {drawn}.")
+    if sequences == 1:
+        clip = "one clip of 6.7 seconds" if is_camvid(stems) and split == "val" else "one sequence"
+        console.say(f"All {len(stems)} images of {split} are {clip}: the intervals say nothing about others.")

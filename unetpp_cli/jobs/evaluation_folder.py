@@ -15,6 +15,7 @@ import numpy.typing as npt
 from unetpp_cli.data.layouts import Dataset, Pair
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import write_text
+from unetpp_cli.inference.bootstrap import blocks_of
 from unetpp_cli.jobs.measure import Measured
 from unetpp_cli.report import units
 from unetpp_cli.report.plots import class_bars, confusion_plot, depth_plot
@@ -101,12 +102,23 @@ class EvaluationFolder:
         confusion_plot(folder / "confusion.png", main.scores, f"{title}, {main.label}")
         known = {index: miou for index, miou in measured.tally.images.items() if not np.isnan(miou)}
         order = sorted(known, key=lambda index: (known[index], index))
-        for name, chosen in (("worst", order[:_SHOWN]), ("best", order[::-1][:_SHOWN])):
+        blocks = blocks_of([pair.stem for pair in pairs])
+        for name, ranked in (("worst", order), ("best", order[::-1])):
             rows = []
-            for index in chosen:
+            for index in _spread(ranked, blocks):
                 pair = pairs[index]
                 caption = f"{pair.stem}, mIoU {units.percent(known[index])} %"
                 image, truth = data.read_image(pair), data.read_mask(pair)
                 rows.append(Sample(caption, image, truth, predict(pair)))
             if rows:
                 save_sheet(folder / f"{name}.png", rows, data.classes, prediction=main.label)
+
+
+def _spread(ranked: Sequence[int], blocks: Sequence[int]) -> list[int]:
+    """The first few of `ranked`, of different blocks while there are any: neighbouring frames look alike."""
+    seen: set[int] = set()
+    ahead, behind = [], []
+    for index in ranked:
+        (behind if blocks[index] in seen else ahead).append(index)
+        seen.add(blocks[index])
+    return [*ahead, *behind][:_SHOWN]

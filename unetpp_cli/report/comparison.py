@@ -65,7 +65,7 @@ def verdict(difference: Difference, sequences: int) -> str:
     """One sentence: whether the second differs from the first in mean IoU on these sequences.
 
     Args:
-        sequences: how many the images come from; a single one is said to be no more than that.
+        sequences: how many the images come from.
     """
     interval = told(difference.interval)
     subject = f"{difference.second} against {difference.first}"
@@ -77,8 +77,7 @@ def verdict(difference: Difference, sequences: int) -> str:
     bounds = f"(95 % interval {_range(interval)})"
     where = "on this one sequence" if sequences == 1 else "on these sequences"
     what = "differs" if _sign(interval) else "no difference shown"
-    reach = "; one clip tells nothing about others" if sequences == 1 else ""
-    return f"{subject}: {what} {where} {bounds}{reach}."
+    return f"{subject}: {what} {where} {bounds}."
 
 
 def comparison_json(difference: Difference, classes: ClassSet) -> dict[str, Any]:
