@@ -68,6 +68,35 @@ SizeOption = Annotated[
 PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="Arithmetic of the network.", rich_help_panel=RUN)
 ]
+TtaOption = Annotated[
+    str,
+    typer.Option(
+        "--tta",
+        metavar="flip,scales",
+        help="Average several looks at an image: mirrored, at 0.75, 1 and 1.25 of the size, or both.",
+        rich_help_panel=RUN,
+    ),
+]
+TileOption = Annotated[
+    int | None,
+    typer.Option(
+        "--tile",
+        min=1,
+        metavar="N",
+        help="Look at NxN pixels at a time. Without it: only where memory would not do otherwise.",
+        rich_help_panel=RUN,
+    ),
+]
+OverlapOption = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap",
+        min=0,
+        metavar="N",
+        help="Pixels that tiles share, blended. Without it: as many as make tiles exact.",
+        rich_help_panel=RUN,
+    ),
+]
 
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the output file, whatever it is.")

@@ -21,15 +21,27 @@ class Scores:
     """What a confusion matrix says. All values are fractions 0..1; NaN where a class does not occur.
 
     A class that no labelled pixel belongs to has no score and is left out of every mean.
+
+    Attributes:
+        confusion: counts of pixels; void outputs have an empty row, but a pixel taken for one is wrong.
+        missed: (C,) pixels of each class to which the prediction gave no class: they belong to its truth and
+            are never right. A network has none; masks made by other tools may.
     """
 
     confusion: Confusion
     classes: ClassSet
+    missed: npt.NDArray[np.int64] | None = None
+
+    @property
+    def truth(self) -> npt.NDArray[np.int64]:
+        """(C,) labelled pixels of each class."""
+        rows: npt.NDArray[np.int64] = self.confusion.sum(axis=1)
+        return rows if self.missed is None else rows + self.missed
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """(C,) whether the class occurs in the truth and is scored."""
-        there: npt.NDArray[np.bool_] = self.confusion.sum(axis=1) > 0
+        there: npt.NDArray[np.bool_] = self.truth > 0
         there[list(self.classes.void)] = False
         return there
 
@@ -37,19 +49,19 @@ class Scores:
     def iou(self) -> npt.NDArray[np.float64]:
         """(C,) intersection over union per class."""
         hits = np.diag(self.confusion)
-        union = self.confusion.sum(axis=0) + self.confusion.sum(axis=1) - hits
+        union = self.confusion.sum(axis=0) + self.truth - hits
         return self._per_class(hits, union)
 
     @property
     def dice(self) -> npt.NDArray[np.float64]:
         """(C,) Dice coefficient (F1) per class."""
         hits = np.diag(self.confusion)
-        return self._per_class(2 * hits, self.confusion.sum(axis=0) + self.confusion.sum(axis=1))
+        return self._per_class(2 * hits, self.confusion.sum(axis=0) + self.truth)
 
     @property
     def accuracy(self) -> npt.NDArray[np.float64]:
         """(C,) recall per class: the share of its pixels that were found."""
-        return self._per_class(np.diag(self.confusion), self.confusion.sum(axis=1))
+        return self._per_class(np.diag(self.confusion), self.truth)
 
     @property
     def miou(self) -> float:
@@ -69,13 +81,13 @@ class Scores:
     @property
     def pixel_accuracy(self) -> float:
         """The share of labelled pixels that are right."""
-        total = int(self.confusion.sum())
+        total = int(self.truth.sum())
         return float(np.trace(self.confusion) / total) if total else float("nan")
 
     @property
     def frequency_weighted_iou(self) -> float:
         """IoU weighted by how often each class occurs."""
-        share = self.confusion.sum(axis=1) / max(int(self.confusion.sum()), 1)
+        share = self.truth / max(int(self.truth.sum()), 1)
         there = self.present
         return float((share[there] * self.iou[there]).sum()) if there.any() else float("nan")
 

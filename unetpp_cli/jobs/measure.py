@@ -1,46 +1,101 @@
-"""What every depth of a model is worth on some pairs, and what it costs. Called by eval and prune."""
+"""What every depth of a model, or a folder of masks, is worth on some pairs. Called by eval and prune."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, Pair
-from unetpp_cli.devices import autocast, place
-from unetpp_cli.inference.evaluation import Evaluation, evaluate
-from unetpp_cli.inference.metrics import Cost, DepthResult
+from unetpp_cli.data.predictions import Predictions
+from unetpp_cli.devices import place
+from unetpp_cli.inference.bootstrap import blocks_of, difference, interval
+from unetpp_cli.inference.counting import Counter, Tally
+from unetpp_cli.inference.evaluation import evaluate
+from unetpp_cli.inference.metrics import Cost, DepthResult, Difference
+from unetpp_cli.inference.passes import Passes
+from unetpp_cli.inference.tiles import Tiling
 from unetpp_cli.network.cost import file_bytes, macs, milliseconds, parameters
 from unetpp_cli.network.weights import Model
 from unetpp_cli.report.progress import track
 
 
-def measure(
-    model: Model,
-    data: Dataset,
-    pairs: Sequence[Pair],
-    device: torch.device,
-    precision: str,
-    *,
-    geometry: Geometry | None = None,
-    timing: bool = True,
-) -> list[DepthResult]:
-    """A row for each head of `model`, shallowest first, then one for their ensemble if there are several.
+@dataclass(frozen=True)
+class Way:
+    """How scores are taken: the same for everything that is to be compared.
+
+    Attributes:
+        device, precision: where and in which arithmetic networks compute, as `resolve_precision` gives it.
+        geometry: overrides the one in a model's header.
+        tta, tiling: as for `Passes`.
+        block: consecutive frames that the bootstrap draws together.
+        boundary: measure the boundary F1, too.
+        timing: time each depth, one after the other and apart from the scoring, at the first image's size.
+    """
+
+    device: torch.device
+    precision: str
+    geometry: Geometry | None = None
+    tta: tuple[str, ...] = ()
+    tiling: Tiling | None = None
+    block: int = 20
+    boundary: bool = False
+    timing: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was found out about one model, or about one folder of masks.
+
+    Attributes:
+        name: what tables call it.
+        rows: a model's heads, shallowest first, then their ensemble if there are several; one row for masks.
+        tallies: what each row was computed from, by its label.
+    """
+
+    name: str
+    rows: list[DepthResult]
+    tallies: dict[str, Tally]
+
+    @property
+    def main(self) -> DepthResult:
+        """The row that stands for it: the deepest head, or the masks."""
+        return [row for row in self.rows if row.depth is not None or row.name][-1]
+
+    @property
+    def tally(self) -> Tally:
+        """Of `main`."""
+        return self.tallies[self.main.label]
+
+    def steps(self) -> list[Difference]:
+        """How each shallower head differs from the deepest one."""
+        heads = [row for row in self.rows if row.depth is not None]
+        return [between(self, self.main, self, row) for row in heads[:-1]]
+
+
+def between(one: Measured, first: DepthResult, other: Measured, second: DepthResult) -> Difference:
+    """How `second`, a row of `other`, differs from `first`, a row of `one`, on the same images."""
+    names = (first.label, second.label) if one is other else (one.name, other.name)
+    return difference(one.tallies[first.label], other.tallies[second.label], names, first.scores.classes)
+
+
+def measure(model: Model, data: Dataset, pairs: Sequence[Pair], way: Way, name: str = "") -> Measured:
+    """Scores every head of `model`, and their ensemble, and says what each depth costs.
 
     Args:
         data: decoded in the model's classes; `pairs` are some of its.
-        precision: as `devices.resolve_precision` gave it.
-        geometry: overrides the one in the model's header.
-        timing: time each depth, one after the other and apart from the scoring, at the first image's size.
     """
-    geometry = geometry or model.header.geometry
-    network = place(model.network, device)
+    geometry = way.geometry or model.header.geometry
+    network = place(model.network, way.device)
+    passes = Passes(network, way.precision, way.tta, way.tiling)
     examples = EvaluationExamples(data, pairs, geometry, network.in_channels)
-    cuda = device.type == "cuda"
+    cuda = way.device.type == "cuda"
     loader: DataLoader[Example] = DataLoader(
         examples,
         batch_size=8 if cuda else 1,
@@ -49,55 +104,78 @@ def measure(
     )
     with track(len(pairs), "Scoring") as advance:
         evaluation = evaluate(
-            network,
+            passes.heads,
+            network.head_depths,
             loader,
             data.classes,
             model.header.mean,
             model.header.std,
-            device,
-            precision,
-            with_ensemble=True,
+            way.device,
+            with_ensemble=len(network.head_depths) > 1,
+            blocks=blocks_of([pair.stem for pair in pairs], way.block),
+            boundary=way.boundary,
             on_images=advance,
         )
     height, width = geometry.size(*data.image_size(pairs[0]))
-    return _rows(model, evaluation, height, width, precision, timing)
-
-
-def _rows(
-    model: Model, evaluation: Evaluation, height: int, width: int, precision: str, timing: bool
-) -> list[DepthResult]:
-    """L1..Ld and the ensemble, each with its cost, timed one after the other and apart from the scoring."""
-    network, architecture = model.network, model.header.architecture
-
-    def milliseconds_at(depth: int, *, ensemble: bool = False) -> float | None:
-        if not timing:
-            return None
-        with autocast(next(network.parameters()).device, precision):
-            return milliseconds(network, height, width, depth, ensemble=ensemble)
-
+    tallies: list[tuple[int | None, Tally]] = [*evaluation.heads.items()]
+    if evaluation.ensemble is not None:
+        tallies.append((None, evaluation.ensemble))
     rows = [
-        DepthResult(
-            depth=depth,
-            scores=scores,
-            cost=Cost(
-                parameters=parameters(architecture, depth, heads=(depth,)),
-                gmac=macs(architecture, height, width, depth, heads=(depth,)) / 1e9,
-                file_bytes=file_bytes(architecture, depth, heads=(depth,)),
-                milliseconds=milliseconds_at(depth),
-            ),
-        )
-        for depth, scores in evaluation.heads.items()
+        _row(depth, tally, data, _cost(model, passes, height, width, depth, way)) for depth, tally in tallies
     ]
-    if evaluation.ensemble is not None and len(architecture.heads) > 1:
-        together = DepthResult(
-            depth=None,
-            scores=evaluation.ensemble,
-            cost=Cost(
-                parameters=parameters(architecture),
-                gmac=macs(architecture, height, width) / 1e9,
-                file_bytes=file_bytes(architecture),
-                milliseconds=milliseconds_at(architecture.depth, ensemble=True),
-            ),
-        )
-        rows.append(together)
-    return rows
+    return Measured(name, rows, {row.label: tally for row, (_, tally) in zip(rows, tallies, strict=True)})
+
+
+def measure_masks(masks: Predictions, data: Dataset, pairs: Sequence[Pair], way: Way, name: str) -> Measured:
+    """Scores the masks that somebody made of the pairs' images."""
+    counter = Counter(
+        data.classes,
+        torch.device("cpu"),
+        blocks_of([p.stem for p in pairs], way.block),
+        boundary=way.boundary,
+    )
+    with track(len(pairs), "Scoring") as advance:
+        for index, pair in enumerate(pairs):
+            truth = data.read_mask(pair)
+            prediction = masks.read(pair, truth.shape)
+            counter.add([index], torch.from_numpy(truth)[None], torch.from_numpy(prediction)[None])
+            advance(1)
+    tally = counter.tally()
+    row = _row(None, tally, data, None, name)
+    return Measured(name, [row], {row.label: tally})
+
+
+def _row(depth: int | None, tally: Tally, data: Dataset, cost: Cost | None, name: str = "") -> DepthResult:
+    return DepthResult(
+        depth=depth,
+        scores=tally.scores(data.classes),
+        cost=cost,
+        boundary=tally.boundary,
+        interval=interval(tally, data.classes),
+        name=name,
+    )
+
+
+def _cost(model: Model, passes: Passes, height: int, width: int, depth: int | None, way: Way) -> Cost:
+    """Of one head, or with no depth of all of them, for one image of the size given."""
+    architecture = model.header.architecture
+    heads = architecture.heads if depth is None else (depth,)
+    deepest = heads[-1]
+    took, peak = None, None
+    if way.timing:
+        if way.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(way.device)
+
+        def run(image: Tensor) -> object:
+            return passes.heads(image, heads)
+
+        took = milliseconds(passes.network, height, width, run=run)
+        if way.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(way.device)
+    return Cost(
+        parameters=parameters(architecture, deepest, heads),
+        gmac=macs(architecture, height, width, deepest, heads) / 1e9,
+        file_bytes=file_bytes(architecture, deepest, heads),
+        milliseconds=took,
+        peak_bytes=peak,
+    )

@@ -29,7 +29,7 @@ from unetpp_cli.network.weights import (
     save_model,
 )
 from unetpp_cli.report import console
-from unetpp_cli.report.tables import depth_table
+from unetpp_cli.report.tables import depth_tables
 
 _LATER = 2048
 """Bytes that cost, choice and proof may add to the header of a file that is weighed before it is made."""
@@ -223,7 +223,8 @@ def _choose(
     name = bench.data.name if bench.data else ""
     kind = ", convolutions in fp16" if halves else ""
     title = f"{name} {bench.split}, {width}x{height}, {bench.precision}{kind}"
-    console.out.print(depth_table(rows, title))
+    for table in depth_tables(rows, title, console.out.width):
+        console.out.print(table)
     choice = choose(rows, request.limits, reference=_miou(before)[heads[-1]] if halves else None)
     for reason in choice.reasons:
         console.say(reason)
