@@ -117,7 +117,8 @@ class EvaluationFolder:
 def _spread(ranked: Sequence[int], blocks: Sequence[int]) -> list[int]:
     """The first few of `ranked`, of different blocks while there are any: neighbouring frames look alike."""
     seen: set[int] = set()
-    ahead, behind = [], []
+    ahead: list[int] = []
+    behind: list[int] = []
     for index in ranked:
         (behind if blocks[index] in seen else ahead).append(index)
         seen.add(blocks[index])
