@@ -36,6 +36,7 @@ ARCHIVE_ENDING = "_masks"
 """Without -o the masks of drive.zip go to the folder drive_masks beside it."""
 
 _ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+_FOREIGN = "__MACOSX"  # a folder of thumbnails called like the pictures
 _MARK = b"\xef\xbb\xbf"  # what Windows puts in front of UTF-8
 _ENDINGS = tuple(ending.removesuffix(".png") for ending in ENDINGS.values() if ending.endswith(".png"))
 
@@ -99,31 +100,17 @@ class Scan:
         elif text.startswith(LIST) and len(text) > 1:
             yield from _listed(_content(text[1:]), text[1:])
         elif os.path.isdir(text):
-            yield from self._pictures(text, self._folder(text, text, set()), f"The folder {text}")
+            yield from _some(self._folder(text, text, set()), f"The folder {text}")
         elif os.path.lexists(text):
             name = os.path.basename(text)
             if os.path.splitext(name)[1].lower() in _ARCHIVES:
-                yield from self._pictures(text, self._archive(text), f"The archive {text}")
+                yield from _some(self._archive(text), f"The archive {text}")
             else:
                 yield Item(text, name, os.path.dirname(text), is_link=os.path.islink(text))
         elif glob.has_magic(text):
             yield from self._matches(text)
         else:
             raise UserError(f"There is no image {text}.", "Check the path; quote a glob: 'drive/*.png'.")
-
-    def _pictures(self, text: str, items: Iterator[Item], shown: str) -> Iterator[Item]:
-        """Refuses a folder or archive without any."""
-        empty, before = True, self.left_out
-        for item in items:
-            empty = False
-            yield item
-        if empty and self.left_out > before:
-            raise UserError(
-                f"{shown} holds nothing but what looks like outputs of an earlier predict.",
-                "Name the files themselves.",
-            )
-        if empty:
-            raise UserError(f"{shown} holds no image.", "Give PNG or JPEG files.")
 
     def _folder(self, root: str, folder: str, seen: set[str]) -> Iterator[Item]:
         """All below a folder. Linked folders are followed, each once."""
@@ -142,7 +129,7 @@ class Scan:
         top = len(os.path.join(root, ""))
         for entry in entries:
             if entry.name in folders:
-                if not entry.name.startswith(".") and entry.name != "__MACOSX":
+                if not entry.name.startswith(".") and entry.name != _FOREIGN:
                     yield from self._folder(root, entry.path, seen)
             elif entry.name in wanted:
                 below = entry.path[top:].replace(os.sep, "/")
@@ -165,7 +152,7 @@ class Scan:
         folders: dict[str, list[str]] = {}
         for match in matches:
             folder, name = os.path.split(match)
-            if is_picture(name):
+            if is_picture(name) and _FOREIGN not in folder.split(os.sep):
                 folders.setdefault(folder, []).append(name)
         kept = [
             os.path.join(folder, name) for folder, names in folders.items() for name in self._inputs(names)
@@ -192,6 +179,16 @@ class Scan:
                 self.left_out += 1
             else:
                 yield name
+
+
+def _some(items: Iterator[Item], shown: str) -> Iterator[Item]:
+    """The items; a folder or archive without any is refused."""
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        raise UserError(f"{shown} holds no image.", "Give PNG or JPEG files.")
 
 
 def _listed(data: bytes, shown: str) -> Iterator[Item]:

@@ -162,13 +162,19 @@ def refuse_collisions(items: Iterable[Item], naming: Naming) -> None:
     Raises:
         UserError: two outputs would be one file, or an output would replace a picture.
     """
+    real = functools.cache(os.path.realpath)
+
+    def one_spelling(path: str) -> str:
+        folder, name = os.path.split(path)
+        return os.path.normcase(os.path.join(real(folder or "."), name))
+
     sources: set[str] = set()
     owners: dict[str, str] = {}
     for item in items:
         if item.source is None:
-            sources.add(os.path.realpath(item.name) if item.is_link else _place(item.name))
+            sources.add(one_spelling(os.path.realpath(item.name) if item.is_link else item.name))
         for target in naming.targets(item).values():
-            place = _place(target)
+            place = one_spelling(target)
             if place in owners:
                 raise UserError(
                     f"{owners[place]} and {item.name} would both write {target}.",
@@ -179,17 +185,6 @@ def refuse_collisions(items: Iterable[Item], naming: Naming) -> None:
         raise UserError(
             f"The output of {owners[place]} would replace the image {place}.", "Choose another -o."
         )
-
-
-def _place(path: str) -> str:
-    """One spelling for every file."""
-    folder, name = os.path.split(path)
-    return os.path.normcase(os.path.join(_real(folder), name))
-
-
-@functools.lru_cache(maxsize=4096)
-def _real(folder: str) -> str:
-    return os.path.realpath(folder or ".")
 
 
 class Existing:

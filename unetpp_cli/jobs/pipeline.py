@@ -175,6 +175,7 @@ class WriteBehind:
     def __init__(self, threads: int, most: int, on_done: Callable[[int], None]) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode")
         self._most, self._on_done = most, on_done
+        self._has_failed = threading.Event()
         self._pieces: deque[Future[None]] = deque()
 
     def __enter__(self) -> WriteBehind:
@@ -182,9 +183,12 @@ class WriteBehind:
 
     def submit(self, work: Callable[[], None]) -> None:
         """Has the work done. Raises what an earlier piece has raised."""
+        if self._has_failed.is_set():
+            while self._pieces:
+                self._await_oldest()
         while self._pieces and (len(self._pieces) >= self._most or self._pieces[0].done()):
             self._await_oldest()
-        self._pieces.append(self._pool.submit(work))
+        self._pieces.append(self._pool.submit(self._do, work))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -194,6 +198,15 @@ class WriteBehind:
                 self._await_oldest()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        if self._has_failed.is_set():
+            return  # the block will hear of it when it comes to the piece that failed
+        try:
+            work()
+        except BaseException:
+            self._has_failed.set()
+            raise
 
     def _await_oldest(self) -> None:
         self._pieces.popleft().result()

@@ -176,7 +176,7 @@ def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
         text["Tile"] = str(request.tile) + (f", overlap {request.overlap}" if request.overlap else "")
     console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
     extra = "".join(f", {key} {text[key]}" for key in ("TTA", "Tile") if key in text)
-    several = f", {world.size} processes" if world.size > 1 else ""
+    several = f", {counted(count, 'image')} on {world.size} processes" if world.size > 1 else ""
     console.say(
         f"Depth {depth}, {predictor.geometry}{extra}, on {device_name(device)} in {precision}{several}"
     )
@@ -205,9 +205,8 @@ def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
             totals = Totals(has_failed=True)
     if interruption:
         if world.is_main:
-            console.say(
-                f"Interrupted; {counted(totals.done, 'image')} done. --skip-existing goes on from here."
-            )
+            done = counted(totals.done, "image")
+            console.say(f"Interrupted after {done}; --skip-existing goes on from here.")
         return interruption.exit_code
     return _end(totals, count, items, manner.writer.naming, world)
 
