@@ -159,17 +159,17 @@ def test_writing_behind_does_everything_and_counts_it() -> None:
 
 
 def test_no_more_than_so_many_pieces_wait() -> None:
-    gate, begun = threading.Event(), []
+    gate = threading.Event()
     with WriteBehind(1, 3, lambda count: None) as behind:
-        for number in range(3):
+        for _ in range(3):
             behind.submit(lambda: gate.wait(10) and None)
-        late = threading.Thread(target=lambda: (behind.submit(lambda: None), begun.append(number)))
+        late = threading.Thread(target=behind.submit, args=(lambda: None,))
         late.start()
         late.join(0.05)
-        assert not begun
+        assert late.is_alive(), "it waits for the oldest"
         gate.set()
         late.join(10)
-        assert begun
+        assert not late.is_alive()
 
 
 def test_an_error_ends_the_writing_and_drops_what_has_not_begun() -> None:
@@ -179,13 +179,34 @@ def test_an_error_ends_the_writing_and_drops_what_has_not_begun() -> None:
         gate.wait(10)
         raise UserError("the disk is full")
 
-    with pytest.raises(UserError, match="disk is full"), WriteBehind(1, 50, lambda count: None) as behind:
-        behind.submit(fail)
-        for number in range(20):
-            behind.submit(lambda number=number: done.append(number))  # type: ignore[misc]
-        gate.set()
-    assert len(done) <= 1, "at most the piece that began while the error was on its way"
+    def write() -> None:
+        with WriteBehind(1, 50, lambda count: None) as behind:
+            behind.submit(fail)
+            for number in range(20):
+                behind.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+            gate.set()
+
+    with pytest.raises(UserError, match="disk is full"):
+        write()
+    assert not done
     assert not threads_named("encode")
+
+
+def test_the_block_hears_of_an_error_before_it_hands_in_more() -> None:
+    def fail() -> None:
+        raise UserError("the disk is full")
+
+    def write() -> None:
+        with WriteBehind(1, 50, lambda count: None) as behind:
+            behind.submit(lambda: time.sleep(0.01))
+            behind.submit(fail)
+            for _ in range(1000):  # far fewer than it takes to fill the queue
+                time.sleep(0.01)
+                behind.submit(lambda: None)
+            pytest.fail("it went on although nothing could be written")
+
+    with pytest.raises(UserError, match="disk is full"):
+        write()
 
 
 def test_an_error_of_the_block_lets_running_pieces_end(tmp_path: Path) -> None:
@@ -196,10 +217,14 @@ def test_an_error_of_the_block_lets_running_pieces_end(tmp_path: Path) -> None:
         time.sleep(0.05)
         (tmp_path / "whole").touch()
 
-    with pytest.raises(KeyboardInterrupt), WriteBehind(1, 5, lambda count: None) as behind:
-        behind.submit(slow)
-        behind.submit((tmp_path / "never").touch)
-        begun.wait(10)
-        raise KeyboardInterrupt
+    def write() -> None:
+        with WriteBehind(1, 5, lambda count: None) as behind:
+            behind.submit(slow)
+            behind.submit((tmp_path / "never").touch)
+            begun.wait(10)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert (tmp_path / "whole").exists()
     assert not (tmp_path / "never").exists()

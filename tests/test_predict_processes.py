@@ -1,4 +1,4 @@
-"""Predict as processes of its own: several that share the pictures, and signals. Run with `pytest -m slow`."""
+"""Predict in several processes that share the pictures, and under signals: run with `pytest -m slow`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 
 import layouts
 import pytest
+from PIL import Image
 from test_kills import children, finish, start, wait_for
 from test_predict import PICTURES, encoded, pixels, tree, weights
-
-from PIL import Image
 
 from unetpp_cli.masks import read_mask
 

@@ -5,7 +5,7 @@ in seconds: whether a picture can be read shows when its turn comes.
 """
 
 # Paths are text here: a Path for each of a million files would take longer than to list them.
-# ruff: noqa: PTH100, PTH112, PTH113, PTH114, PTH118, PTH119, PTH120, PTH122, PTH207
+# ruff: noqa: PTH100, PTH112, PTH113, PTH114, PTH118, PTH119, PTH120, PTH122, PTH206, PTH207
 
 from __future__ import annotations
 
