@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.errors import UserError
-from unetpp_cli.jobs.adapter import Predictor
+from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.jobs.encoding import Writer
 from unetpp_cli.jobs.inputs import Item, Scan
 from unetpp_cli.jobs.outputs import Look, Naming
@@ -298,6 +298,22 @@ def test_what_was_done_differently_stands_in_the_text(pictures: Path) -> None:
     assert (text["Geometry"], text["Depth"]) == ("fit 24", "ensemble of 1, 2")
 
 
+def test_tiles_give_the_same_files(tmp_path: Path) -> None:
+    Path("in").mkdir()
+    for number, (height, width) in enumerate([(150, 260), (40, 50), (150, 260)]):
+        Image.fromarray(pixels(number, height, width)).save(f"in/{number}.png")
+    for folder, options in (("whole", []), ("tiled", ["--tile", 128])):
+        ok("in", "-o", folder, "--format", "index,probs", "--confidence", "--batch-size", 3, *options)
+    assert tree("whole") == tree("tiled")
+    for number in range(3):
+        whole, tiled = (opened(f"{folder}/{number}.png")[1] for folder in ("whole", "tiled"))
+        assert (whole != tiled).mean() < 1e-3
+        with np.load(f"whole/{number}_probs.npz") as one, np.load(f"tiled/{number}_probs.npz") as other:
+            assert np.abs(one["probs"] - other["probs"]).max() < 2e-3
+        for name in (f"{number}_entropy.png", f"{number}_disagreement.png"):
+            assert np.abs(opened(f"whole/{name}")[1] - opened(f"tiled/{name}")[1].astype(int)).max() <= 1
+
+
 @pytest.mark.parametrize("batch", [2, 3, 8])
 def test_batches_paint_what_single_images_paint(batch: int, tmp_path: Path) -> None:
     sizes = [(30, 44), (30, 44), (44, 30), (30, 44), (30, 44), (30, 44), (17, 9)]
@@ -526,6 +542,7 @@ def test_probabilities_that_break_off_leave_nothing(error: type[BaseException] |
         (["in/a.png", "-o", "m.png", "--format", "probs"], "ends in .npz"),
         (["in", "--overlap", "64"], "--tile"),
         (["in", "--tile", "0"], "--tile"),
+        (["in", "--tile", "16"], "--tile"),
         (["in", "--batch-size", "0"], "--batch-size"),
         (["in", "--tta", "flop"], "flop"),
         (["in", "--size", "huge"], "no size"),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from unetpp_cli.errors import UserError
-from unetpp_cli.jobs.adapter import Prediction, Predictor
+from unetpp_cli.inference.predictor import Prediction, Predictor
 from unetpp_cli.jobs.encoding import Writer
 from unetpp_cli.jobs.inputs import Item
 from unetpp_cli.jobs.interrupt import Interruption

@@ -16,7 +16,9 @@ from unetpp_cli.data.findings import counted
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.devices import choose_devices, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
-from unetpp_cli.jobs.adapter import Predictor, Tiling, parse_tta
+from unetpp_cli.inference.passes import parse_tta
+from unetpp_cli.inference.predictor import Predictor
+from unetpp_cli.inference.tiles import Tiling
 from unetpp_cli.jobs.encoding import Writer
 from unetpp_cli.jobs.inputs import STDIN, Item, Scan
 from unetpp_cli.jobs.interrupt import Interruption
@@ -161,7 +163,7 @@ def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
         tta=tta,
         tiling=tiling,
     )
-    heads = [depth for depth in predictor.network.head_depths if depth <= predictor.depth]
+    heads = predictor.heads
     depth = f"ensemble of {', '.join(map(str, heads))}" if request.use_ensemble else str(predictor.depth)
     text = {
         "Software": f"unetpp {__version__}",
