@@ -218,7 +218,9 @@ def test_predict_paints_a_palette_png(model: Path, pictures: Path) -> None:
 
 
 def test_predict_a_folder_mirrors_its_tree(model: Path, pictures: Path) -> None:
-    result = unetpp("predict", pictures, "-o", "masks", "--model", model, "--overlay", "--legend")
+    result = unetpp(
+        "predict", pictures, "-o", "masks", "--model", model, "--format", "palette,overlay", "--legend"
+    )
     assert result.exit_code == 0, result.output
     names = {"a.png", "b.png", "below/c.png"}
     assert tree(Path("masks")) == names | {name.replace(".png", "_overlay.png") for name in names}

@@ -123,6 +123,25 @@ def test_a_nonsensical_orientation_is_ignored() -> None:
     np.testing.assert_array_equal(decode_image(png(Image.fromarray(RGB), exif=exif)), RGB)
 
 
+@pytest.mark.parametrize(("channels", "size"), [(3, 72), (1, 24)])
+def test_room_is_asked_for_before_a_pixel_is_decoded(channels: int, size: int) -> None:
+    asked: list[int] = []
+    data = png(Image.fromarray(RGB))
+    assert decode_image(data, channels, reserve=asked.append).nbytes == size
+    assert asked == [size]
+    with pytest.raises(UserError, match="damaged one"):
+        decode_image(b"no picture", channels, reserve=asked.append)
+    assert asked == [size]
+    with pytest.raises(UserError):
+        decode_image(data[:-40], channels, reserve=asked.append)  # the header is sound
+    assert asked == [size] * 2
+
+
+def test_a_reason_of_the_system_is_told_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Cannot read the picture .*: Is a directory\."):
+        decode_image(tmp_path)
+
+
 def test_paths_and_streams_are_read_too(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(png(Image.fromarray(RGB)))

@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -48,7 +48,12 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122  (archive members too)
 
 
-def decode_image(picture: Picture, channels: int = 3, name: str | None = None) -> npt.NDArray[np.uint8]:
+def decode_image(
+    picture: Picture,
+    channels: int = 3,
+    name: str | None = None,
+    reserve: Callable[[int], None] | None = None,
+) -> npt.NDArray[np.uint8]:
     """Decodes a picture, upright as its EXIF orientation says.
 
     Palettes become colours and CMYK becomes RGB. Alpha is dropped, not painted over: the colours under it
@@ -59,6 +64,8 @@ def decode_image(picture: Picture, channels: int = 3, name: str | None = None) -
         picture: bytes, path or stream. Of several frames the first is taken.
         channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
         name: how messages name it; the path when omitted.
+        reserve: called with the bytes of the result before a pixel is decoded; it may wait until there is
+            room for them.
 
     Returns:
         (H, W, 3) or, with one channel, (H, W); uint8.
@@ -69,6 +76,8 @@ def decode_image(picture: Picture, channels: int = 3, name: str | None = None) -
     if channels not in {1, 3}:
         raise UserError(f"Pictures are read with 3 channels or with 1, not with {channels}.")
     with opened(picture, name) as image:
+        if reserve is not None:
+            reserve(image.width * image.height * channels)
         upright = turned(image)
         if upright.mode in _DEEP_MODES:
             upright = Image.fromarray(_to_8_bits(np.asarray(upright), upright.mode))
@@ -117,7 +126,8 @@ def opened(picture: Picture, name: str | None = None) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise UserError(f"{shown} is no picture, or a damaged one.", "Replace or remove it.") from error
     except Exception as error:  # on damaged bytes Pillow's decoders raise nearly anything
-        raise UserError(f"Cannot read the picture {shown}: {error}.", "Replace or remove it.") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"Cannot read the picture {shown}: {reason}.", "Replace or remove it.") from error
 
 
 def turned(image: Image.Image) -> Image.Image:
