@@ -79,6 +79,7 @@ def restored_strips(
         keep = min(below, _source(done, rows, height)[0]) if done < height else below
         held = [head[..., keep - held_from :, :].clone() for head in logits]
         held_from = keep
+        del band, logits  # so that there is never more than one band
 
 
 def _source(row: int, rows: int, height: int) -> tuple[int, int, float]:

@@ -138,11 +138,12 @@ class Passes:
         above: list[Tensor] = []  # what earlier tiles add to the rows that come next, when they are blended
         for row, following in zip(rows, [*rows[1:], None], strict=True):
             band = self._band(window, row, columns, wanted)
-            for whole, part in zip(band, above, strict=False):
-                whole[:, :, : part.shape[2]] += part
+            for index, part in enumerate(above):
+                band[index][:, :, : part.shape[2]] += part
             ready = (following.first if following else height) - row.first
             above = [whole[:, :, ready:].clone() for whole in band] if row.weights else []
             yield row.first, [whole[:, :, :ready, :width] for whole in band]
+            del band  # so that there is never more than one
 
     def _band(
         self, window: Window, row: Span, columns: Sequence[Span], depths: Sequence[int]
