@@ -90,7 +90,7 @@ def work(task: dict[str, Any], say: Callable[[str], None], prepare: Prepare | No
             runs[key] = _timed(run, variant, device)
             # Compiles and chooses kernels; an epoch's decodes as well.
             report[key]["first_seconds"] = interleaved({key: runs[key]}, 1, finish=finish)[key][0]
-            if task["group"] != "epoch":
+            if task["group"] in ("step", "pass"):
                 interleaved({key: runs[key]}, WARM_UP, finish=finish)
         except Exception as error:  # the other rows are worth having all the same
             report[key] = {"note": f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
