@@ -73,7 +73,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Prediction speed, side by side. See benchmarks/README.md.")
     add = parser.add_argument
-    add("--parts", type=_parts, help=f"which of {','.join(PARTS)}; all, on a GPU the networks only")
+    add("--parts", type=_parts, help=f"which of {','.join(PARTS)}, or ''; all, on a GPU the networks")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--width", type=int, default=16, help="of the article's network and of ours")
     add("--batch", type=int, default=1, help="images of a pass")
@@ -99,7 +99,8 @@ def _arguments() -> argparse.Namespace:
     if gpu and not torch.cuda.is_available():
         parser.error(f"--device cuda: torch {torch.__version__} sees no GPU here")
     options.inner = options.inner or (10 if gpu else 1)
-    options.parts = options.parts or (("networks",) if gpu else PARTS)
+    if options.parts is None:
+        options.parts = ["networks"] if gpu else list(PARTS)
     # The allocator in question is that of the CPU's memory.
     options.repeats = (0 if gpu else 3) if options.repeats is None else options.repeats
     return options
@@ -112,8 +113,9 @@ def _parts(text: str) -> list[str]:
 
 
 def _size(text: str) -> list[int]:
-    if not (match := re.fullmatch(r"(\d+)x(\d+)", text)) or "0" in match.groups():
-        raise argparse.ArgumentTypeError(f"{text} is no WIDTHxHEIGHT")
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or min(map(int, match.groups())) < 32:  # no scene is drawn smaller
+        raise argparse.ArgumentTypeError(f"{text} is no WIDTHxHEIGHT of at least 32x32")
     return [int(match[1]), int(match[2])]
 
 
