@@ -14,9 +14,7 @@ from torch.nn import functional as F
 from benchmarks.contest import Run, Variant, check_formats
 from benchmarks.networks import CLASSES, MacCounter, build, logits, parameters
 from unetpp_cli import devices
-from unetpp_cli.network import cost
 from unetpp_cli.network.unetpp import UNetPlusPlus
-from unetpp_cli.network.weights import architecture_of
 
 MULTIPLES = {"smp": 32}
 """Of the height and width that a network takes, where it is not 16."""
@@ -73,9 +71,14 @@ def prepare(variant: Variant, task: dict[str, Any], device: torch.device) -> tup
     check_formats(network, ready, output, variant.memory_format)
     facts: dict[str, Any] = {"parameters": parameters(network), "macs": counter.total // task["batch"]}
     if isinstance(network, UNetPlusPlus):
-        depth = options["depth"]
-        facts["parameters"] = cost.parameters(architecture_of(network), depth, heads=(depth,))
+        facts["parameters"] = _parameters_at(network, options["depth"])
     return run, facts
+
+
+def _parameters_at(network: UNetPlusPlus, depth: int) -> int:
+    """Of the nodes that the head at `depth` needs, and of that head."""
+    nodes = [network.node(i, j) for i in range(depth + 1) for j in range(depth + 1 - i)]
+    return sum(parameters(module) for module in (*nodes, network.head[str(depth)]))
 
 
 def _set_switches(variant: Variant, device: torch.device) -> None:

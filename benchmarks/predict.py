@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from benchmarks import agreement, contest, folder, huge, passes
 from benchmarks import predict_tables as tables
 from benchmarks.measure import PACKAGES, PEER_PACKAGES, environment, environment_line
 from benchmarks.networks import PEERS
@@ -154,6 +153,8 @@ def _variants(options: argparse.Namespace, tuned: list[str]) -> list[str]:
 
 def _folder(report: Report, options: argparse.Namespace, precisions: list[str]) -> list[str]:
     """A folder end to end; fills `report` and returns the text."""
+    from benchmarks import folder
+
     variants = [ARTICLE, *[f"ours/{precision}" for precision in precisions]]
     with tempfile.TemporaryDirectory(prefix="unetpp-benchmark-") as place:
         say(f"drawing {options.images} scenes")
@@ -171,11 +172,16 @@ def _folder(report: Report, options: argparse.Namespace, precisions: list[str]) 
 
 
 def _worker(task: Report) -> int:
-    def time_passes(task: Report, say: Any) -> Report:
-        return contest.work(task, say, passes.prepare)
+    # Imported where they are needed: passes run where not all of the package's dependencies are installed.
+    if task["group"] == "pass":
+        from benchmarks import contest, passes
 
-    works = {"pass": time_passes, "agreement": agreement.work, "folder": folder.work, "huge": huge.work}
-    return answer(task, works[task["group"]])
+        return answer(task, lambda task, say: contest.work(task, say, passes.prepare))
+    from benchmarks import agreement, folder, huge
+
+    return answer(
+        task, {"agreement": agreement.work, "folder": folder.work, "huge": huge.work}[task["group"]]
+    )
 
 
 if __name__ == "__main__":
