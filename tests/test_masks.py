@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unetpp_cli import legend as legends
 from unetpp_cli import masks
 from unetpp_cli.colors import uncertainty_palette, void_color
 from unetpp_cli.data.classes import CAMVID11, CAMVID32, CAMVID33, VOID, ClassSet, palette
@@ -285,7 +286,7 @@ def colours_in(picture: masks.RGB) -> set[tuple[int, ...]]:
 @pytest.mark.parametrize("height", [60, 224, 360, 1440])
 @BUILT_IN
 def test_legend_shows_every_class_and_cuts_none_off(classes: ClassSet, height: int) -> None:
-    picture = masks.legend(classes, range(len(classes)), height)
+    picture = legends.legend(classes, range(len(classes)), height)
     assert picture.shape[0] == height
     assert set(classes.colors) <= colours_in(picture)
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
@@ -293,10 +294,10 @@ def test_legend_shows_every_class_and_cuts_none_off(classes: ClassSet, height: i
 
 
 def test_legend_shows_only_what_is_present() -> None:
-    shown = colours_in(masks.legend(CAMVID11, [3, VOID, 3], 200))
+    shown = colours_in(legends.legend(CAMVID11, [3, VOID, 3], 200))
     assert CAMVID11.colors[3] in shown
     assert not shown & (set(CAMVID11.colors) - {CAMVID11.colors[3]})
-    assert masks.legend_entries(CAMVID11, [VOID, 3, 3]) == [
+    assert legends.legend_entries(CAMVID11, [VOID, 3, 3]) == [
         ("Road", CAMVID11.colors[3]),
         ("void", (0, 0, 0)),
     ]
@@ -305,12 +306,12 @@ def test_legend_shows_only_what_is_present() -> None:
 @pytest.mark.parametrize("size", [(32, 48), (360, 480), (100, 2000), (1500, 200)], ids=str)
 def test_with_legend_keeps_the_picture(size: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 250, (*size, 3), dtype=np.uint8)
-    joined = masks.with_legend(picture, CAMVID11, range(11))
+    joined = legends.with_legend(picture, CAMVID11, range(11))
     assert np.array_equal(joined[: size[0], : size[1]], picture)
     assert joined.shape[1] > size[1] + 40
     assert set(CAMVID11.colors) <= colours_in(joined[:, size[1] :])
     assert (joined[size[0] :, : size[1]] == 255).all()
-    assert np.array_equal(masks.with_legend(picture, CAMVID11, []), picture)
+    assert np.array_equal(legends.with_legend(picture, CAMVID11, []), picture)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG")])

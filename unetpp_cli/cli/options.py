@@ -73,7 +73,7 @@ TtaOption = Annotated[
     typer.Option(
         "--tta",
         metavar="flip,scales",
-        help="Average several looks at an image: mirrored, at 0.75, 1 and 1.25 of the size, or both.",
+        help="Average over the mirrored image, over three sizes (0.75, 1, 1.25), or both.",
         rich_help_panel=RUN,
     ),
 ]
@@ -82,8 +82,9 @@ TileOption = Annotated[
     typer.Option(
         "--tile",
         min=1,
-        metavar="N",
-        help="Look at NxN pixels at a time. Without it: only where memory would not do otherwise.",
+        metavar="PIXELS",
+        help="Compute in squares of this side, with the result of the whole. Without it: only where memory "
+        "would not do.",
         rich_help_panel=RUN,
     ),
 ]
@@ -92,8 +93,8 @@ OverlapOption = Annotated[
     typer.Option(
         "--overlap",
         min=0,
-        metavar="N",
-        help="Pixels that tiles share, blended. Without it: as many as make tiles exact.",
+        metavar="PIXELS",
+        help="Let tiles overlap by less than exactness needs, and blend them.",
         rich_help_panel=RUN,
     ),
 ]

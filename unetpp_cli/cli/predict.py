@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import LOOK, RUN, Precision, PrecisionOption, SizeOption
+from unetpp_cli.cli.options import (
+    LOOK,
+    RUN,
+    OverlapOption,
+    Precision,
+    PrecisionOption,
+    SizeOption,
+    TileOption,
+    TtaOption,
+)
 from unetpp_cli.help import Command
 
 
@@ -102,35 +111,10 @@ def predict(
             "--ensemble", help="Average the probabilities of all heads up to the depth.", rich_help_panel=RUN
         ),
     ] = False,
-    tta: Annotated[
-        str,
-        typer.Option(
-            "--tta",
-            metavar="flip,scales",
-            help="Average over the mirrored image, over three sizes, or both.",
-            rich_help_panel=RUN,
-        ),
-    ] = "",
+    tta: TtaOption = "",
     size: SizeOption = None,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            min=1,
-            help="Compute in squares of this side, with the result of the whole. Without it: only where "
-            "memory would not do.",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    overlap: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            min=0,
-            help="Let tiles overlap by less than exactness needs, and blend them.",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
+    tile: TileOption = None,
+    overlap: OverlapOption = None,
     batch_size: Annotated[
         int | None,
         typer.Option(

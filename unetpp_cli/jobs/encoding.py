@@ -18,6 +18,7 @@ from unetpp_cli.files import replacing
 from unetpp_cli.inference.predictor import Prediction
 from unetpp_cli.jobs.inputs import Item
 from unetpp_cli.jobs.outputs import Naming
+from unetpp_cli.legend import with_legend
 
 Strip = npt.NDArray[np.float16]
 """(rows, W, K) probabilities of some rows of an image."""
@@ -77,7 +78,7 @@ class Writer:
         if look.side_by_side:
             picture = masks.side_by_side(rgb, picture)
         if look.legend:
-            picture = masks.with_legend(picture, self.classes, masks.values_in(mask))
+            picture = with_legend(picture, self.classes, masks.values_in(mask))
         return picture
 
     @contextlib.contextmanager

@@ -18,7 +18,7 @@ from unetpp_cli.devices import choose_devices, device_name, resolve_precision, s
 from unetpp_cli.errors import UserError, listed
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.predictor import Predictor
-from unetpp_cli.inference.tiles import Tiling
+from unetpp_cli.inference.tiles import parse_tiling
 from unetpp_cli.jobs.encoding import Writer
 from unetpp_cli.jobs.inputs import STDIN, Item, Scan
 from unetpp_cli.jobs.interrupt import Interruption
@@ -95,8 +95,6 @@ def _naming(request: PredictRequest) -> Naming:
         request.opacity,
     )
     look.check()
-    if request.overlap is not None and request.tile is None:
-        raise UserError("--overlap is about tiles.", "Give their size, too: --tile 512.")
     return Naming.choose(look, request.output)
 
 
@@ -149,7 +147,7 @@ def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
     device = world.device
     precision = resolve_precision(request.precision, device)
     set_arithmetic(device, precision, deterministic=False, training=False)
-    tiling = Tiling(request.tile, request.overlap) if request.tile else None
+    tiling = parse_tiling(request.tile, request.overlap)
     tta, size = parse_tta(request.tta), Geometry.parse(request.size) if request.size else None
     count, items = _share(request, naming, world)
     path, why = find_model(request.model)

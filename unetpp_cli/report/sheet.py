@@ -14,13 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unetpp_cli.data.classes import VOID, ClassSet
+from unetpp_cli.legend import font, legend, legend_row
 from unetpp_cli.masks import (
     RGB,
     Mask,
     colorize,
-    font,
-    legend,
-    legend_row,
     overlay,
     save_picture,
     strips,
