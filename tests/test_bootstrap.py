@@ -140,7 +140,7 @@ def film(generator: np.random.Generator, frames: int = 1200) -> tuple[Counts, fl
 
 
 def test_blocks_cover_the_truth_where_single_images_do_not() -> None:
-    """120 films: the truth is inside about 95 % of the block intervals, but of few of the single-image ones.
+    """60 films: the truth is inside about 95 % of the block intervals, but of few of the single-image ones.
 
     Frames correlate by 0.9 from one to the next, which makes the spread of a mean (1 + 0.9) / (1 - 0.9) = 19
     times that of independent frames, its square root 4.4 times as wide an interval.
@@ -148,17 +148,17 @@ def test_blocks_cover_the_truth_where_single_images_do_not() -> None:
     generator = np.random.default_rng(5)
     names = [f"film_{frame:05}" for frame in range(1200)]
     covered, widths = {1: 0, 40: 0}, {1: 0.0, 40: 0.0}
-    for _ in range(120):
+    for _ in range(60):
         frames, truth = film(generator)
         for length in covered:
             blocks = blocks_of(names, length)
             matrices = np.zeros((max(blocks) + 1, 2, 2), dtype=np.int64)
             np.add.at(matrices, blocks, frames)
-            found = interval(tally(matrices), TWO, draws=400)
+            found = interval(tally(matrices), TWO, draws=200)
             covered[length] += found.low <= truth <= found.high
             widths[length] += found.high - found.low
-    assert covered[40] / 120 > 0.85
-    assert covered[1] / 120 < 0.6
+    assert covered[40] / 60 > 0.85
+    assert covered[1] / 60 < 0.6
     assert 3 < widths[40] / widths[1] < 4.6
 
 

@@ -57,14 +57,15 @@ def eval_(
     gpus: GpusOption = "",
     precision: PrecisionOption = Precision.fp32,
     block: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
             metavar="N",
-            help="Consecutive frames that the intervals' bootstrap draws together; 1 = single images.",
+            help="Consecutive frames that the intervals' bootstrap draws together; 1 = single images. "
+            "Without it: 20 (the demo's scenes: 1).",
             rich_help_panel=RUN,
         ),
-    ] = 20,
+    ] = None,
     boundary: Annotated[
         bool,
         typer.Option("--boundary/--no-boundary", help="Score boundaries, too (BF).", rich_help_panel=LOOK),

@@ -13,7 +13,7 @@ from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
 from unetpp_cli.devices import autocast, device_name, place
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult
-from unetpp_cli.jobs.measure import Way, measure
+from unetpp_cli.jobs.measure import Way, block_of, measure
 from unetpp_cli.jobs.runs import data_of_run
 from unetpp_cli.network.cost import milliseconds
 from unetpp_cli.network.unetpp import UNetPlusPlus
@@ -82,7 +82,7 @@ class Bench:
         """What each depth of `model` is worth. Its network comes back as it was loaded, for the proof."""
         assert self.data is not None
         try:
-            way = Way(self.device, self.precision, self.geometry, timing=timing)
+            way = Way(self.device, self.precision, self.geometry, block=block_of(self.data), timing=timing)
             return measure(model, self.data, self.pairs, way).rows
         finally:
             model.network.to("cpu").to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
+from unetpp_cli.data.layouts import Dataset, open_dataset
 from unetpp_cli.data.named_masks import written_classes
-from unetpp_cli.data.predictions import find_predictions
 from unetpp_cli.data.splits import is_camvid
 from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
 from unetpp_cli.inference.bootstrap import sequences_of
 from unetpp_cli.inference.metrics import Difference
 from unetpp_cli.inference.passes import parse_tta
-from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import parse_tiling
+from unetpp_cli.jobs.candidates import Candidate, find_candidates
 from unetpp_cli.jobs.evaluation_folder import EvaluationFolder
-from unetpp_cli.jobs.measure import Measured, Way, between, measure, measure_masks
+from unetpp_cli.jobs.measure import Measured, Way, between, block_of
 from unetpp_cli.jobs.runs import data_of_run, find_model
 from unetpp_cli.network.weights import Model, load_model
 from unetpp_cli.report import console
@@ -56,34 +55,11 @@ class EvalRequest:
     overlap: int | None = None
     gpus: str = ""
     precision: str = "auto"
-    block: int = 20
+    block: int | None = None
     boundary: bool = True
     timing: bool = True
     out: str | None = None
     form: str = "tables"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One of those that are scored: a model, or masks that somebody made.
-
-    Attributes:
-        name: what tables call it.
-        kind: `Model` or `Masks`.
-        place: the file or folder.
-        facts: about it, for JSON.
-        timed: the size and the arithmetic in which it is timed, for a title.
-        score: measures it.
-        predict: its mask of a pair's image, in the data's classes and at the truth's size.
-    """
-
-    name: str
-    kind: str
-    place: str
-    facts: dict[str, Any]
-    timed: str
-    score: Callable[[], Measured]
-    predict: Callable[[Pair], Mask]
 
 
 def eval_model(request: EvalRequest) -> list[Measured]:
@@ -95,16 +71,17 @@ def eval_model(request: EvalRequest) -> list[Measured]:
     Raises:
         UserError: a model, the data or the split is not there, or their classes do not fit.
     """
-    way = _way(request)
     folder = EvaluationFolder(request.out) if request.out else None
     found = [find_model(name) for name in request.models]
     if not request.models and not request.masks:
         found = [find_model(None)]
-    models = [load_model(path, way.device) for path, _ in found]
+    device = choose_device(request.gpus)
+    models = [load_model(path, device) for path, _ in found]
     data = _open_data(request, models)
+    way = _way(request, device, block_of(data, request.block))
     split = choose_split(data, request.split)
     pairs = data.splits[split]
-    candidates = _candidates(models, request.masks, data, pairs, way)
+    candidates = find_candidates(models, request.masks, data, pairs, way)
     if request.form == "tables":
         why = f" ({found[0][1]})" if found and not request.models else ""
         for candidate in candidates:
@@ -123,7 +100,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         "split_by": data.split_by,
         "images": len(pairs),
         "sequences": sequences_of(stems),
-        "block": request.block,
+        "block": way.block,
         **(_facts(way) if models else {}),
     }
     report = _report(split, candidates, measured, differences, facts, data)
@@ -138,7 +115,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         for one, difference in zip(measured[1:], differences, strict=True):
             console.out.print(comparison_table(measured[0].main, one.main, difference, data.classes))
             console.say(verdict(difference, facts["sequences"]))
-        _explain(split, stems, request.block)
+        _explain(split, stems, way.block)
     if folder is not None:
         for one, candidate in zip(measured, candidates, strict=True):
             folder.add(one, data, split, pairs, candidate.predict)
@@ -147,8 +124,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
     return measured
 
 
-def _way(request: EvalRequest) -> Way:
-    device = choose_device(request.gpus)
+def _way(request: EvalRequest, device: torch.device, block: int) -> Way:
     precision = resolve_precision(request.precision, device)
     set_arithmetic(device, precision, deterministic=False, training=False)
     return Way(
@@ -157,7 +133,7 @@ def _way(request: EvalRequest) -> Way:
         geometry=Geometry.parse(request.size) if request.size else None,
         tta=parse_tta(request.tta),
         tiling=parse_tiling(request.tile, request.overlap),
-        block=request.block,
+        block=block,
         boundary=request.boundary,
         timing=request.timing,
     )
@@ -170,18 +146,6 @@ def _in_words(way: Way) -> str:
 
 def _facts(way: Way) -> dict[str, Any]:
     return {"precision": way.precision, "device": device_name(way.device), "tta": list(way.tta)}
-
-
-def _candidates(
-    models: Sequence[Model], masks: Sequence[str], data: Dataset, pairs: Sequence[Pair], way: Way
-) -> list[Candidate]:
-    names = _names([*(model.path for model in models), *map(Path, masks)])
-    of_models = [_of_model(model, name, data, pairs, way) for model, name in zip(models, names, strict=False)]
-    of_masks = [
-        _of_masks(place, name, data, pairs, way)
-        for place, name in zip(masks, names[len(models) :], strict=True)
-    ]
-    return of_models + of_masks
 
 
 def _report(
@@ -253,56 +217,6 @@ def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
         split_by=request.split_by,
         seed=seed_of(header.recipe) if header else 0,
     )
-
-
-def _of_model(model: Model, name: str, data: Dataset, pairs: Sequence[Pair], way: Way) -> Candidate:
-    geometry = way.geometry or model.header.geometry
-    height, width = geometry.size(*data.image_size(pairs[0]))
-    predictor = Predictor(
-        model,
-        way.device,
-        precision=way.precision,
-        size=way.geometry,
-        tta=way.tta,
-        tiling=way.tiling,
-    )
-    return Candidate(
-        name=name,
-        kind="Model",
-        place=str(model.path),
-        facts={
-            "model": str(model.path),
-            "sha256": model.hash,
-            "geometry": str(geometry),
-            "timed_size": f"{width}x{height}",
-        },
-        timed=f", {width}x{height}, {way.precision}",
-        score=lambda: measure(model, data, pairs, way, name),
-        predict=lambda pair: predictor.mask(data.read_image(pair, predictor.channels)),
-    )
-
-
-def _of_masks(place: str, name: str, data: Dataset, pairs: Sequence[Pair], way: Way) -> Candidate:
-    masks = find_predictions(place, data, pairs)
-    return Candidate(
-        name=name,
-        kind="Masks",
-        place=f"{place}, read {masks.how}",
-        facts={"masks": place},
-        timed="",
-        score=lambda: measure_masks(masks, data, pairs, way, name),
-        predict=lambda pair: masks.read(pair, data.mask_size(pair)),
-    )
-
-
-def _names(places: Sequence[Path]) -> list[str]:
-    """A short name for each: the run's for weights in a run folder, else the file's; numbered where equal."""
-    names: list[str] = []
-    for place in places:
-        run = place.parent.parent.name if place.parent.name == "weights" else ""
-        short = (run if place.stem == "best" else f"{run} {place.stem}") if run else place.stem
-        names.append(short if short not in names else f"{short} ({len(names) + 1})")
-    return names
 
 
 def _explain(split: str, stems: Sequence[str], block: int) -> None:

@@ -36,23 +36,19 @@ class EvaluationFolder:
         path: a new or empty folder, or one of an earlier evaluation, whose files are replaced.
 
     Raises:
-        UserError: it holds something else, or cannot be made.
+        UserError: it holds something else.
     """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         try:
-            if self.path.exists() and (
-                not self.path.is_dir() or (any(self.path.iterdir()) and not (self.path / _RESULTS).exists())
-            ):
+            is_ours = (self.path / _RESULTS).is_file()
+            if self.path.exists() and not is_ours and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise UserError(
                     f"--out {path} holds something else than an evaluation.", "Name a new folder."
                 )
-            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"Cannot make the folder --out {path}: {error.strerror}.", "Choose another."
-            ) from error
+            raise UserError(f"Cannot look into --out {path}: {error.strerror}.", "Choose another.") from error
         self._waiting: list[tuple[Measured, Dataset, str, Sequence[Pair], Callable[[Pair], Any]]] = []
 
     def add(
@@ -67,7 +63,15 @@ class EvaluationFolder:
         self._waiting.append((measured, data, split, pairs, predict))
 
     def finish(self, report: Mapping[str, Any], table: str) -> None:
-        """Draws everything and writes the tables; results.json comes last."""
+        """Draws everything and writes the tables; results.json comes last.
+
+        Raises:
+            UserError: the folder cannot be made or written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot make --out {self.path}: {error.strerror}.", "Choose another.") from error
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["name", "row", "image", "miou"])

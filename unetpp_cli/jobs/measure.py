@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 
 from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import Dataset, Pair
+from unetpp_cli.data.layouts import DEMO, Dataset, Pair
 from unetpp_cli.data.predictions import Predictions
 from unetpp_cli.devices import place
-from unetpp_cli.inference.bootstrap import blocks_of, difference, interval
+from unetpp_cli.inference.bootstrap import BLOCK, blocks_of, difference, interval
 from unetpp_cli.inference.counting import Counter, Tally
 from unetpp_cli.inference.evaluation import evaluate
 from unetpp_cli.inference.metrics import Cost, DepthResult, Difference
@@ -44,7 +44,7 @@ class Way:
     geometry: Geometry | None = None
     tta: tuple[str, ...] = ()
     tiling: Tiling | None = None
-    block: int = 20
+    block: int = BLOCK
     boundary: bool = False
     timing: bool = True
 
@@ -77,6 +77,11 @@ class Measured:
         """How each shallower head differs from the deepest one."""
         heads = [row for row in self.rows if row.depth is not None]
         return [between(self, self.main, self, row) for row in heads[:-1]]
+
+
+def block_of(data: Dataset, wish: int | None = None) -> int:
+    """Images that the bootstrap draws together: 20, but 1 of the demo, whose scenes are no film."""
+    return wish or (1 if data.layout == DEMO else BLOCK)
 
 
 def between(one: Measured, first: DepthResult, other: Measured, second: DepthResult) -> Difference:
