@@ -16,6 +16,7 @@ from PIL import Image
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.data.layouts import open_dataset
 from unetpp_cli.masks import read_mask
+from unetpp_cli.network.header import read_header
 
 
 def report(*args: object) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def test_masks_are_scored_by_arithmetic_written_out(camvid: Path, tmp_path: Path
 
 
 def test_two_models_are_compared_on_the_same_draws(model: Path, other: Path, camvid: Path) -> None:
-    found = report(model, other, "--data", camvid, "--split", "test", "--block", 1)
+    found = report(model, other, "--data", camvid, "--split", "train", "--block", 1)
     (difference,) = found["differences"]
     first, second = found["depths"]["2"]["miou"], found["others"][0]["depths"]["2"]["miou"]
     assert difference["miou"] == pytest.approx(second - first, abs=1e-12)
@@ -72,14 +73,16 @@ def test_two_models_are_compared_on_the_same_draws(model: Path, other: Path, cam
     assert low <= difference["miou"] <= high
     assert set(difference["iou"]) == set(CAMVID11.names)
 
-    text = unetpp("eval", model, other, "--data", camvid, "--block", 1, "--no-timing").output
+    text = unetpp(
+        "eval", model, other, "--data", camvid, "--split", "train", "--block", 1, "--no-timing"
+    ).output
     assert "on these sequences" in text
     assert "longer" in text
     assert "significant" not in text
 
 
 def test_a_model_does_not_differ_from_itself(model: Path, camvid: Path) -> None:
-    (difference,) = report(model, model, "--data", camvid, "--block", 1)["differences"]
+    (difference,) = report(model, model, "--data", camvid, "--split", "train", "--block", 1)["differences"]
     assert difference["miou"] == 0
     assert difference["interval"] == [0, 0]
 
@@ -164,6 +167,65 @@ def test_bad_wishes_are_refused_in_one_line(args: list[str], named: str, model: 
     assert result.exit_code == 2, result.output
     assert named in result.output
     assert "Traceback" not in result.output
+
+
+def test_json_stays_json_beside_a_folder(model: Path, camvid: Path) -> None:
+    assert report(model, "--data", camvid, "--out", "found")["blocks"] == 3
+    assert json.loads(Path("found/results.json").read_text())["split"] == "test"
+
+
+def test_masks_here_have_a_name_and_plots_stay_in_their_folder(model: Path, camvid: Path) -> None:
+    Path("mine/deep").mkdir(parents=True)
+    assert unetpp("predict", camvid / "test", "-o", "mine", "--model", model).exit_code == 0
+    monkey = pytest.MonkeyPatch()
+    monkey.chdir("mine")
+    try:
+        result = unetpp("eval", model, "--pred", ".", "--data", camvid, "--no-timing", "--out", "../found")
+    finally:
+        monkey.undo()
+    assert result.exit_code == 0, result.output
+    assert "mine against" in result.output
+    assert sorted(path.name for path in Path("found").iterdir() if path.is_dir()) == ["1-tiny", "2-mine"]
+    assert not list(Path("mine").glob("*confusion*"))
+
+
+def test_two_formats_of_one_image_are_no_two_masks(model: Path, camvid: Path) -> None:
+    wish = ["-o", "both", "--format", "palette,index", "--model", model, "--precision", "fp32"]
+    assert unetpp("predict", camvid / "test", *wish).exit_code == 0
+    assert unetpp("eval", "--pred", "both", "--data", camvid, "--split", "test").exit_code == 0
+
+
+def test_a_random_split_is_the_runs_own(camvid: Path) -> None:
+    """Without being told, eval and prune meet no image that the run was trained on."""
+    trained = unetpp("train", "--data", camvid, "--out", "random", *TINY, "--split-by", "random")
+    assert trained.exit_code == 0, trained.output
+    assert "random" in report("random", "--split", "val")["split_by"]
+    wish = ["--depth", "auto", "--max-drop", "99", "--no-timing", "-o", "p.safetensors"]
+    pruned = unetpp("prune", "random", *wish)
+    assert pruned.exit_code == 0, pruned.output
+    kept = read_header(Path("p.safetensors"))[0].origin["choice"]
+    assert kept["images"] == report("random", "--split", "val")["images"]
+
+
+CLIP = [f"0016E5_{number:05}" for number in range(7959, 8161, 2)]
+
+
+@pytest.mark.parametrize(
+    ("stems", "block", "said"),
+    [
+        (CLIP, 20, "are one clip of 6.7 seconds"),
+        ([f"0001TP_{number:06}" for number in range(6690, 8521, 15)], 20, "one sequence, by their names"),
+        ([f"scene_{number}" for number in range(24)], 20, "add --block 1"),
+        ([f"{name}_{k}" for name in "abc" for k in range(40)], 20, "6 blocks of 20 consecutive frames."),
+    ],
+)
+def test_what_intervals_mean_is_said(
+    stems: list[str], block: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from unetpp_cli.jobs.evaluate import _explain
+
+    _explain("val", stems, block)
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_worst_images_come_from_different_places() -> None:

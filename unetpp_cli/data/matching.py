@@ -86,13 +86,18 @@ def _choose(source: Source, pair: Pair, candidates: Sequence[str]) -> str:
     files = [file for file in candidates if not file.lower().endswith(_LOSSY)] or candidates
     if len(files) > 1:  # predict writes its masks beside the images
         own = [file for file in files if names_in(source, file) is not None]
-        files = own if len(own) == 1 else files
+        exact = [file for file in own if _name(file) == _name(pair.image)]  # the first of several formats
+        files = exact if len(exact) == 1 else own if len(own) == 1 else files
     if len(files) > 1:
         raise UserError(
             f"{source.label} has {len(files)} files that may be the mask of {pair.image}: {listed(files)}.",
             "Give the folder of one tool, with one mask for each image.",
         )
     return files[0]
+
+
+def _name(path: str) -> str:
+    return posixpath.basename(_stem(path))
 
 
 def _stem(path: str) -> str:

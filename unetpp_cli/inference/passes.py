@@ -71,6 +71,19 @@ class Passes:
         """How many passes are averaged."""
         return (2 if "flip" in self.tta else 1) * (len(SCALES) if "scales" in self.tta else 1)
 
+    def work(self, height: int, width: int, depths: Sequence[int] | None = None) -> float:
+        """How many times the arithmetic of one plain pass an image of this size takes."""
+        views = (2 if "flip" in self.tta else 1) * (sum(s**2 for s in SCALES) if "scales" in self.tta else 1)
+        if not self.is_cut(height, width, depths):
+            return views
+        sides = [
+            len(spans) * (spans[0].stop - spans[0].start)
+            for spans in self._grid(height, width, self._wanted(depths))
+        ]
+        multiple = self.network.pad_multiple
+        whole = (height + -height % multiple) * (width + -width % multiple)
+        return views * sides[0] * sides[1] / whole
+
     def is_cut(self, height: int, width: int, depths: Sequence[int] | None = None) -> bool:
         """Whether an image that meets the network at this size is cut into tiles.
 

@@ -13,7 +13,7 @@ from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
 from unetpp_cli.devices import autocast, device_name, place
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult
-from unetpp_cli.jobs.measure import Way, block_of, measure
+from unetpp_cli.jobs.measure import Way, block_of, measure, split_of
 from unetpp_cli.jobs.runs import data_of_run
 from unetpp_cli.network.cost import milliseconds
 from unetpp_cli.network.unetpp import UNetPlusPlus
@@ -53,6 +53,7 @@ class Bench:
                 "--data is missing: on what should the depths be measured?", "Add --data ./camvid."
             )
         seed = int(model.header.recipe.get("seed", 0))  # a random split is the training's
+        split_by = split_by or split_of(model, where)
         data = open_dataset(where, classes=model.header.classes, split_by=split_by, seed=seed)
         split = split or "val"
         if split not in data.splits:

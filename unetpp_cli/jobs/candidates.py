@@ -96,7 +96,7 @@ def _of_masks(place: str, name: str, data: Dataset, pairs: Sequence[Pair], way: 
         name=name,
         kind="Masks",
         place=f"{place}, read {masks.how}",
-        facts={"masks": place},
+        facts={"masks_path": place},
         timed="",
         score=lambda: measure_masks(masks, data, pairs, way, name),
         predict=lambda pair: masks.read(pair, data.mask_size(pair)),
@@ -106,8 +106,11 @@ def _of_masks(place: str, name: str, data: Dataset, pairs: Sequence[Pair], way: 
 def _names(places: Sequence[Path]) -> list[str]:
     """A short name for each: the run's for weights in a run folder, else the file's; numbered where equal."""
     names: list[str] = []
-    for place in places:
+    for place in (given.resolve() for given in places):
+        known = place.suffix.lower() in {".safetensors", ".zip", ".tar"}
         run = place.parent.parent.name if place.parent.name == "weights" else ""
-        short = (run if place.stem == "best" else f"{run} {place.stem}") if run else place.stem
+        short = (place.stem if known else place.name) or "masks"
+        if run:
+            short = run if place.stem == "best" else f"{run} {place.stem}"
         names.append(short if short not in names else f"{short} ({len(names) + 1})")
     return names

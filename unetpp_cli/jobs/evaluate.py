@@ -14,16 +14,16 @@ import torch
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, open_dataset
 from unetpp_cli.data.named_masks import written_classes
-from unetpp_cli.data.splits import is_camvid
+from unetpp_cli.data.splits import segnet_split
 from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
-from unetpp_cli.inference.bootstrap import sequences_of
+from unetpp_cli.inference.bootstrap import LEAST, blocks_of, sequences_of
 from unetpp_cli.inference.metrics import Difference
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.tiles import parse_tiling
 from unetpp_cli.jobs.candidates import Candidate, find_candidates
 from unetpp_cli.jobs.evaluation_folder import EvaluationFolder
-from unetpp_cli.jobs.measure import Measured, Way, between, block_of
+from unetpp_cli.jobs.measure import Measured, Way, between, block_of, split_of
 from unetpp_cli.jobs.runs import data_of_run, find_model
 from unetpp_cli.network.weights import Model, load_model
 from unetpp_cli.report import console
@@ -101,6 +101,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         "images": len(pairs),
         "sequences": sequences_of(stems),
         "block": way.block,
+        "blocks": len(set(blocks_of(stems, way.block))),
         **(_facts(way) if models else {}),
     }
     report = _report(split, candidates, measured, differences, facts, data)
@@ -120,7 +121,8 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         for one, candidate in zip(measured, candidates, strict=True):
             folder.add(one, data, split, pairs, candidate.predict)
         folder.finish(report, table)
-        console.say(f"Plots, sheets and tables are in {folder.path}")
+        if request.form == "tables":
+            console.say(f"Plots, sheets and tables are in {folder.path}")
     return measured
 
 
@@ -214,16 +216,21 @@ def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
         where,
         # Without a model in the classes that the masks say they are in: then they score as their model does.
         classes=header.classes if header else written_classes(request.masks[0]),
-        split_by=request.split_by,
+        split_by=request.split_by or (split_of(models[0], where) if models else None),
         seed=seed_of(header.recipe) if header else 0,
     )
 
 
 def _explain(split: str, stems: Sequence[str], block: int) -> None:
     """What the intervals mean here."""
-    sequences = sequences_of(stems)
-    drawn = f"blocks of {block} consecutive frames" if block > 1 else "single images"
+    blocks = len(set(blocks_of(stems, block)))
+    drawn = f"{blocks} blocks of {block} consecutive frames" if block > 1 else f"{blocks} single images"
+    if blocks < LEAST:
+        hint = " Where images are unrelated, in spite of their names, add --block 1." if block > 1 else ""
+        console.say(f"No intervals: {drawn} are too few to tell.{hint}")
+        return
     console.say(f"95 % intervals: bootstrap over {drawn}.")
-    if sequences == 1:
-        clip = "one clip of 6.7 seconds" if is_camvid(stems) and split == "val" else "one sequence"
+    if sequences_of(stems) == 1:
+        is_benchmark = all(segnet_split(stem) == "val" for stem in stems)
+        clip = "one clip of 6.7 seconds" if is_benchmark else "one sequence, by their names"
         console.say(f"All {len(stems)} images of {split} are {clip}: the intervals say nothing about others.")

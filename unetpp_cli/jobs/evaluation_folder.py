@@ -29,8 +29,9 @@ _RESULTS = "results.json"
 class EvaluationFolder:
     """The folder of an evaluation.
 
-    results.json and results.csv hold everything; images.csv a line per image. Of each model (in a subfolder
-    of its name where there are several): depth.png, confusion.png, classes.png, best.png and worst.png.
+    results.json and results.csv hold everything; images.csv a line per image. Of each model there are
+    depth.png, confusion.png, classes.png, best.png and worst.png; where there are several, in subfolders
+    numbered in their order.
 
     Args:
         path: a new or empty folder, or one of an earlier evaluation, whose files are replaced.
@@ -63,7 +64,7 @@ class EvaluationFolder:
         self._waiting.append((measured, data, split, pairs, predict))
 
     def finish(self, report: Mapping[str, Any], table: str) -> None:
-        """Draws everything and writes the tables; results.json comes last.
+        """Writes the tables and draws everything.
 
         Raises:
             UserError: the folder cannot be made or written to.
@@ -75,18 +76,21 @@ class EvaluationFolder:
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["name", "row", "image", "miou"])
-        for measured, data, split, pairs, predict in self._waiting:
-            folder = self.path
-            if len(self._waiting) > 1:
-                folder = self.path / "".join(c if c.isalnum() or c in "._-" else "-" for c in measured.name)
-                folder.mkdir(exist_ok=True)
-            self._draw(folder, measured, data, split, pairs, predict)
+        for measured, _, _, pairs, _ in self._waiting:
             for label, tally in measured.tallies.items():
                 for index, miou in sorted(tally.images.items()):
                     writer.writerow([measured.name, label, pairs[index].stem, f"{miou:.6f}"])
-        write_text(self.path / "images.csv", lines.getvalue())
-        write_text(self.path / "results.csv", table)
+        # First of all, since this is by which the folder is known again.
         write_text(self.path / _RESULTS, json.dumps(report, indent=2) + "\n")
+        write_text(self.path / "results.csv", table)
+        write_text(self.path / "images.csv", lines.getvalue())
+        for number, (measured, data, split, pairs, predict) in enumerate(self._waiting, start=1):
+            folder = self.path
+            if len(self._waiting) > 1:
+                safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in measured.name)
+                folder = self.path / f"{number}-{safe}"
+                folder.mkdir(exist_ok=True)
+            self._draw(folder, measured, data, split, pairs, predict)
 
     @staticmethod
     def _draw(

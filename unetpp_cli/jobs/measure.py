@@ -21,6 +21,7 @@ from unetpp_cli.inference.evaluation import evaluate
 from unetpp_cli.inference.metrics import Cost, DepthResult, Difference
 from unetpp_cli.inference.passes import Passes
 from unetpp_cli.inference.tiles import Tiling
+from unetpp_cli.jobs.runs import data_of_run
 from unetpp_cli.network.cost import file_bytes, macs, milliseconds, parameters
 from unetpp_cli.network.weights import Model
 from unetpp_cli.report.progress import track
@@ -82,6 +83,12 @@ class Measured:
 def block_of(data: Dataset, wish: int | None = None) -> int:
     """Images that the bootstrap draws together: 20, but 1 of the demo, whose scenes are no film."""
     return wish or (1 if data.layout == DEMO else BLOCK)
+
+
+def split_of(model: Model, where: str) -> str | None:
+    """The `--split-by` that the model's run was trained with, if these are the run's own data."""
+    wish = model.header.recipe.get("split_by")
+    return str(wish) if wish and where == data_of_run(model.path) else None
 
 
 def between(one: Measured, first: DepthResult, other: Measured, second: DepthResult) -> Difference:
@@ -179,7 +186,7 @@ def _cost(model: Model, passes: Passes, height: int, width: int, depth: int | No
             peak = torch.cuda.max_memory_allocated(way.device)
     return Cost(
         parameters=parameters(architecture, deepest, heads),
-        gmac=macs(architecture, height, width, deepest, heads) / 1e9,
+        gmac=macs(architecture, height, width, deepest, heads) / 1e9 * passes.work(height, width, heads),
         file_bytes=file_bytes(architecture, deepest, heads),
         milliseconds=took,
         peak_bytes=peak,

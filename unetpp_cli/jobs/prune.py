@@ -213,9 +213,10 @@ def _choose(
         after = bench.rows(replace(full, network=stored))
     rows = []
     for row, other in zip(before, after, strict=True):
-        assert row.cost is not None
+        if row.depth is None or row.cost is None:
+            continue  # the ensemble is no depth to be cut at
         size = full.path.stat().st_size
-        if row.depth is not None and not _stays(request, full, row.depth, halves):
+        if not _stays(request, full, row.depth, halves):
             header = pruning.pruned_header(full, row.depth, single_head=request.single_head, may_stay=True)
             size = predicted_bytes(header, half=halves or was_half) + _LATER
         rows.append(replace(other, cost=replace(row.cost, file_bytes=size)))

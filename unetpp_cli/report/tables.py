@@ -156,7 +156,7 @@ def class_table(results: Sequence[DepthResult], classes: ClassSet, title: str = 
         table.add_column(Text(result.label), justify="right", no_wrap=True)
     if not results:
         return table
-    pixels = results[0].scores.confusion.sum(axis=1)
+    pixels = results[0].scores.truth
     present, total = results[0].scores.present, max(int(pixels.sum()), 1)
     for index in classes.scored:
         share = units.percent(pixels[index] / total) if present[index] else "-"
