@@ -83,8 +83,8 @@ TileOption = Annotated[
         "--tile",
         min=1,
         metavar="PIXELS",
-        help="Compute in squares of this side, with the result of the whole. Without it: only where memory "
-        "would not do.",
+        help="Compute in squares of this side, with the result of the whole (with --tta scales: a similar "
+        "one). Without it: only where memory would not do.",
         rich_help_panel=RUN,
     ),
 ]
