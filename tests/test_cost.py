@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -12,10 +11,10 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 
-from unetpp_cli.network.cost import file_bytes, macs, milliseconds, parameters
+from unetpp_cli.network.cost import macs, milliseconds, parameters, side_by_side
 from unetpp_cli.network.header import Architecture
 from unetpp_cli.network.pruning import prune
-from unetpp_cli.network.weights import architecture_of, build
+from unetpp_cli.network.weights import architecture_of
 
 # width -> for each depth: parameters with one head, GMAC at 224x224 and at 480x360, as printed.
 TABLE = {
@@ -130,8 +129,10 @@ def test_milliseconds_times_the_passes_it_says(batch: int, repeats: int, passes:
     for name, head in network.head.items():
         head.register_forward_hook(lambda *_, name=name: heads.append(name))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    run = network.heads if ensemble else None
-    took = milliseconds(network, 9, 12, 2, run=run, batch=batch, repeats=repeats, budget=1e9)
+    if ensemble:
+        took = side_by_side(network, 9, 12, [network.heads], batch=batch, repeats=repeats, budget=1e9)[0]
+    else:
+        took = milliseconds(network, 9, 12, 2, batch=batch, repeats=repeats, budget=1e9)
     assert took > 0
     assert seen == [((batch, 3, 12, 12), False, True)] * passes
     assert heads == (["1", "2"] if ensemble else ["2"]) * passes
@@ -167,9 +168,10 @@ def test_counting_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_file_bytes_are_those_of_the_tensors_in_the_pruned_networks_file(depth: int) -> None:
-    architecture = Architecture(5, 3, 4, 3, (1, 2, 3), 8, 3)
-    cut = dataclasses.replace(architecture, depth=depth, heads=(depth,))
-    stored = sum(value.numel() * value.element_size() for value in build(cut).state_dict().values())
-    assert file_bytes(architecture, depth, heads=(depth,)) == stored
+def test_runs_that_are_timed_take_turns() -> None:
+    network, order = trained(width=1, depth=2), []
+    runs = [lambda image: order.append("a"), lambda image: order.append("b")]
+    warm: list[int] = []
+    assert len(side_by_side(network, 8, 8, runs, repeats=3, budget=1e9, on_warm=warm.append)) == 2
+    assert order == ["a", "b"] * 4
+    assert warm == [0, 1]

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unetpp_cli.errors import UserError
-from unetpp_cli.network import cost, weights
+from unetpp_cli.network import weights
 from unetpp_cli.network.halving import compare, rounded
 from unetpp_cli.network.header import Header, file_hash, read_header
 from unetpp_cli.network.unetpp import UNetPlusPlus
@@ -250,8 +250,6 @@ def test_a_file_is_weighed_before_it_is_written(tmp_path: Path, options: dict[st
         assert predicted_bytes(header, half=half) == file.stat().st_size
         stored = sum(value.numel() * value.element_size() for value in load_file(file).values())
         assert tensor_bytes(header.architecture, half=half) == stored
-        if not half:
-            assert cost.file_bytes(header.architecture) == stored
 
 
 def without(name: str) -> Any:

@@ -56,8 +56,8 @@ def predict(
         bool,
         typer.Option(
             "--confidence",
-            help="Also write NAME_entropy.png and NAME_disagreement.png: how unsure the answer is, and how "
-            "much the heads differ.",
+            help="Also write NAME_entropy.png and NAME_disagreement.png: how unsure the answer is and how "
+            "much the heads differ, from 0 (dark, not at all) to 255 (bright, as much as can be).",
             rich_help_panel=LOOK,
         ),
     ] = False,

@@ -119,7 +119,7 @@ class Cost:
     Attributes:
         parameters: learnt numbers.
         gmac: multiply-accumulates of one image at the timed size, in 1e9.
-        file_bytes: of its weights file, without the header.
+        file_bytes: of the weights file that pruning at this depth leaves, lower heads included.
         milliseconds: median time of one forward pass at batch 1, or None when it was not timed.
         peak_bytes: the most memory that pass took on a GPU, weights included; None on the CPU.
     """

@@ -108,7 +108,7 @@ def check_tiling(tiling: Tiling, multiple: int, depth: int) -> None:
     raise UserError(
         f"--tile {tiling.size} is too small: at depth {depth} a pixel depends on others up to "
         f"{radius(depth)} away, so a rim of {rim} around each tile is computed and thrown away.",
-        f"Use --tile {smallest} or more, a smaller --depth, or --overlap with less than {2 * rim} (blended).",
+        f"Use --tile {smallest} or more, a shallower depth, or --overlap with less than {2 * rim} (blended).",
     )
 
 

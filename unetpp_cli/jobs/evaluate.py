@@ -115,7 +115,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
             _print(one, f"{one.name}, {data.name} {split}{candidate.timed}", data, facts["sequences"])
         for one, difference in zip(measured[1:], differences, strict=True):
             console.out.print(comparison_table(measured[0].main, one.main, difference, data.classes))
-            console.say(verdict(difference, facts["sequences"]))
+            console.explain(verdict(difference, facts["sequences"]))
         _explain(split, stems, way.block)
     if folder is not None:
         for one, candidate in zip(measured, candidates, strict=True):
@@ -174,7 +174,7 @@ def _print(measured: Measured, title: str, data: Dataset, sequences: int) -> Non
     for table in depth_tables(measured.rows, title, console.out.width):
         console.out.print(table)
     for step in measured.steps():
-        console.say(verdict(step, sequences))
+        console.explain(verdict(step, sequences))
     console.out.print(class_table(measured.rows, data.classes))
 
 
@@ -227,10 +227,12 @@ def _explain(split: str, stems: Sequence[str], block: int) -> None:
     drawn = f"{blocks} blocks of {block} consecutive frames" if block > 1 else f"{blocks} single images"
     if blocks < LEAST:
         hint = " Where images are unrelated, in spite of their names, add --block 1." if block > 1 else ""
-        console.say(f"No intervals: {drawn} are too few to tell.{hint}")
+        console.explain(f"No intervals: {drawn} are too few to tell.{hint}")
         return
-    console.say(f"95 % intervals: bootstrap over {drawn}.")
+    console.explain(f"95 % intervals: bootstrap over {drawn}.")
     if sequences_of(stems) == 1:
         is_benchmark = all(segnet_split(stem) == "val" for stem in stems)
         clip = "one clip of 6.7 seconds" if is_benchmark else "one sequence, by their names"
-        console.say(f"All {len(stems)} images of {split} are {clip}: the intervals say nothing about others.")
+        console.explain(
+            f"All {len(stems)} images of {split} are {clip}: the intervals say nothing about others."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +22,9 @@ from unetpp_cli.inference.metrics import Cost, DepthResult, Difference
 from unetpp_cli.inference.passes import Passes
 from unetpp_cli.inference.tiles import Tiling
 from unetpp_cli.jobs.runs import data_of_run
-from unetpp_cli.network.cost import file_bytes, macs, milliseconds, parameters
-from unetpp_cli.network.weights import Model
+from unetpp_cli.network.cost import macs, parameters, side_by_side
+from unetpp_cli.network.pruning import pruned_header
+from unetpp_cli.network.weights import Model, predicted_bytes, stores_half
 from unetpp_cli.report.progress import track
 
 
@@ -132,9 +133,8 @@ def measure(model: Model, data: Dataset, pairs: Sequence[Pair], way: Way, name: 
     tallies: list[tuple[int | None, Tally]] = [*evaluation.heads.items()]
     if evaluation.ensemble is not None:
         tallies.append((None, evaluation.ensemble))
-    rows = [
-        _row(depth, tally, data, _cost(model, passes, height, width, depth, way)) for depth, tally in tallies
-    ]
+    costs = _costs(model, passes, height, width, [depth for depth, _ in tallies], way)
+    rows = [_row(depth, tally, data, cost) for (depth, tally), cost in zip(tallies, costs, strict=True)]
     return Measured(name, rows, {row.label: tally for row, (_, tally) in zip(rows, tallies, strict=True)})
 
 
@@ -168,26 +168,43 @@ def _row(depth: int | None, tally: Tally, data: Dataset, cost: Cost | None, name
     )
 
 
-def _cost(model: Model, passes: Passes, height: int, width: int, depth: int | None, way: Way) -> Cost:
-    """Of one head, or with no depth of all of them, for one image of the size given."""
+def _costs(
+    model: Model, passes: Passes, height: int, width: int, depths: Sequence[int | None], way: Way
+) -> list[Cost]:
+    """Of each head, or with no depth of all of them, for one image of the size given."""
     architecture = model.header.architecture
-    heads = architecture.heads if depth is None else (depth,)
-    deepest = heads[-1]
-    took, peak = None, None
+    heads = [architecture.heads if depth is None else (depth,) for depth in depths]
+    times: list[float | None] = [None] * len(heads)
+    peaks: list[int | None] = [None] * len(heads)
     if way.timing:
+
+        def asked(some: tuple[int, ...]) -> Callable[[Tensor], object]:
+            return lambda image: passes.heads(image, some)
+
+        def note_memory(number: int) -> None:
+            if way.device.type == "cuda":
+                peaks[number] = torch.cuda.max_memory_allocated(way.device)
+                torch.cuda.reset_peak_memory_stats(way.device)
+
         if way.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(way.device)
+        runs = [asked(some) for some in heads]
+        times = [*side_by_side(passes.network, height, width, runs, on_warm=note_memory)]
+    half = stores_half(model)
+    return [
+        Cost(
+            parameters=parameters(architecture, some[-1], some),
+            gmac=macs(architecture, height, width, some[-1], some) / 1e9 * passes.work(height, width, some),
+            file_bytes=_file_bytes(model, some[-1], half),
+            milliseconds=took,
+            peak_bytes=peak,
+        )
+        for some, took, peak in zip(heads, times, peaks, strict=True)
+    ]
 
-        def run(image: Tensor) -> object:
-            return passes.heads(image, heads)
 
-        took = milliseconds(passes.network, height, width, run=run)
-        if way.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(way.device)
-    return Cost(
-        parameters=parameters(architecture, deepest, heads),
-        gmac=macs(architecture, height, width, deepest, heads) / 1e9 * passes.work(height, width, heads),
-        file_bytes=file_bytes(architecture, deepest, heads),
-        milliseconds=took,
-        peak_bytes=peak,
-    )
+def _file_bytes(model: Model, depth: int, half: bool) -> int:
+    """Of the weights file that `unetpp prune --depth` would leave, or of the model's own."""
+    if depth == model.network.depth:
+        return model.path.stat().st_size
+    return predicted_bytes(pruned_header(model, depth), half=half)

@@ -19,14 +19,13 @@ from unetpp_cli.jobs.bench import Bench
 from unetpp_cli.jobs.choose import Limits, choose
 from unetpp_cli.jobs.savings import cost_json, savings_table
 from unetpp_cli.network import halving, pruning
-from unetpp_cli.network.header import read_header
 from unetpp_cli.network.weights import (
     Model,
-    convolution_names,
     derived_from,
     load_model,
     predicted_bytes,
     save_model,
+    stores_half,
 )
 from unetpp_cli.report import console
 from unetpp_cli.report.tables import depth_tables
@@ -97,7 +96,7 @@ def prune(request: PruneRequest) -> Path | None:
     bench = Bench(device, precision, geometry or full.header.geometry)
     if request.data or depth is None:
         bench = bench.with_data(full, request.data, request.split, request.split_by)
-    was_half = _is_half(full)
+    was_half = stores_half(full)
     halves = request.half and not was_half
 
     origin: dict[str, Any] = {}
@@ -118,10 +117,10 @@ def prune(request: PruneRequest) -> Path | None:
     origin["proof"] = proof.to_json()
     heads = f"head{'s' if len(proof.heads) > 1 else ''} {', '.join(map(str, proof.heads))}"
     stage = " when cut, before the weights are halved" if halves else ""
-    console.say(f"Logits of {heads} equal those of {full.path} bit for bit{stage}.")
+    console.explain(f"Logits of {heads} equal those of {full.path} bit for bit{stage}.")
     if halves:
         pruned, origin["half"] = _halve(full, pruned, bench, rows)
-        console.say(_half_sentence(origin["half"]))
+        console.explain(_half_sentence(origin["half"]))
 
     times = _times(full, pruned, bench, rows) if request.timing else ()
     half = halves or was_half
@@ -178,12 +177,6 @@ def _refuse_target(request: PruneRequest, target: Path, full: Model) -> None:
         )
 
 
-def _is_half(model: Model) -> bool:
-    """Whether its file holds every convolution in fp16, so that storing them so again loses nothing."""
-    _, tensors = read_header(model.path)
-    return all(tensors[name].dtype == "F16" for name in convolution_names(model.network))
-
-
 def _stays(request: PruneRequest, full: Model, depth: int, halves: bool) -> bool:
     """Whether pruning at `depth` would change nothing."""
     heads = full.header.architecture.heads
@@ -228,7 +221,7 @@ def _choose(
         console.out.print(table)
     choice = choose(rows, request.limits, reference=_miou(before)[heads[-1]] if halves else None)
     for reason in choice.reasons:
-        console.say(reason)
+        console.explain(reason)
     return _Rows(before, rows), choice.depth
 
 
@@ -237,8 +230,9 @@ def _halve(full: Model, pruned: Model, bench: Bench, rows: _Rows) -> tuple[Model
     stored = replace(pruned, network=halving.rounded(pruned.network, pruned.header, str(full.path)))
     change = halving.compare(pruned.network, stored.network, pruning.probes(full.network)).to_json()
     if bench.data:
-        before = _miou(rows.before or bench.rows(pruned))
-        after = _miou(rows.after or bench.rows(stored))
+        # There is no file of them yet; whose it is plays no part in the scores.
+        before = _miou(rows.before or bench.rows(replace(pruned, path=full.path)))
+        after = _miou(rows.after or bench.rows(replace(stored, path=full.path)))
         depth = pruned.network.depth
         change |= {"split": bench.split, "images": len(bench.pairs), "precision": bench.precision}
         change |= {"miou_before": before[depth], "miou_after": after[depth]}

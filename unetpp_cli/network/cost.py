@@ -54,23 +54,6 @@ def parameters(
     return sum(_learnt(layer) for layer in _layers(architecture, depth, heads))
 
 
-def file_bytes(
-    architecture: Architecture, depth: int | None = None, heads: Sequence[int] | None = None
-) -> int:
-    """Bytes of the tensors in the weights file of that network, in float32; its header comes on top.
-
-    Beside the parameters, each BatchNorm stores its running mean and variance and counts its batches (int64).
-
-    Args:
-        architecture, depth, heads: as for `parameters`.
-
-    Raises:
-        ValueError: the network has no such depth or head.
-    """
-    layers = list(_layers(architecture, depth, heads))
-    return sum(4 * (_learnt(layer) + 2 * layer.norm) + (8 if layer.norm else 0) for layer in layers)
-
-
 def macs(
     architecture: Architecture,
     height: int,
@@ -100,22 +83,38 @@ def milliseconds(
     width: int,
     depth: int | None = None,
     *,
-    run: Callable[[Tensor], object] | None = None,
     batch: int = 1,
     repeats: int = 20,
     budget: float = 1.0,
 ) -> float:
-    """Median time per image of a forward pass, in milliseconds, after a warm-up.
+    """Median time per image of a forward pass at `depth` (the deepest by default); see `side_by_side`."""
+    runs = [lambda image: network(image, depth)]
+    return side_by_side(network, height, width, runs, batch=batch, repeats=repeats, budget=budget)[0]
 
-    Runs where the network is, in its precision, in eval mode, under `torch.inference_mode`.
+
+def side_by_side(
+    network: UNetPlusPlus,
+    height: int,
+    width: int,
+    runs: Sequence[Callable[[Tensor], object]],
+    *,
+    batch: int = 1,
+    repeats: int = 20,
+    budget: float = 1.0,
+    on_warm: Callable[[int], None] = lambda number: None,
+) -> list[float]:
+    """Median time per image of each run, in milliseconds, after a warm-up of each.
+
+    The runs take turns, so that a machine that is busy for a while slows them all alike. They run where the
+    network is, in its precision, in eval mode, under `torch.inference_mode`.
 
     Args:
         height, width: of the image in pixels, before padding.
-        depth: of the head that is read; the deepest by default.
-        run: what is timed, instead of the network at `depth`; it gets (batch, in_channels, height, width).
+        runs: what is timed; each gets (batch, in_channels, height, width), channels last.
         batch: images per pass.
-        repeats: passes that are timed; at least 3.
-        budget: seconds after which no further pass is begun.
+        repeats: rounds that are timed; at least 3.
+        budget: seconds per run after which no further round is begun.
+        on_warm: told the number of a run after its warm-up.
     """
     import torch
 
@@ -123,7 +122,6 @@ def milliseconds(
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(batch, network.in_channels, height, width, generator=generator).to(parameter)
     image = image.contiguous(memory_format=torch.channels_last)  # as `normalize` makes it
-    pass_over = run or (lambda image: network(image, depth))
 
     def now() -> float:
         if parameter.is_cuda:
@@ -132,19 +130,23 @@ def milliseconds(
 
     training = network.training
     network.eval()
-    times: list[float] = []
+    times: list[list[float]] = [[] for _ in runs]
     try:
         with torch.inference_mode():
-            pass_over(image)  # the first pass allocates, and chooses kernels
-            while len(times) < max(repeats, _MIN_REPEATS):
-                if len(times) >= _MIN_REPEATS and sum(times) > budget:
+            for number, run in enumerate(runs):
+                run(image)  # the first pass allocates, and chooses kernels
+                on_warm(number)
+            began = now()
+            for done in range(max(repeats, _MIN_REPEATS)):
+                if done >= _MIN_REPEATS and now() - began > budget * len(runs):
                     break
-                start = now()
-                pass_over(image)
-                times.append(now() - start)
+                for run, taken in zip(runs, times, strict=True):
+                    start = now()
+                    run(image)
+                    taken.append(now() - start)
     finally:
         network.train(training)
-    return 1000 * statistics.median(times) / batch
+    return [1000 * statistics.median(taken) / batch for taken in times]
 
 
 def _layers(architecture: Architecture, depth: int | None, heads: Sequence[int] | None) -> Iterator[_Layer]:

@@ -150,6 +150,12 @@ def predicted_bytes(header: Header, *, half: bool = False) -> int:
     return 8 + text + -text % 8 + tensor_bytes(header.architecture, half=half)
 
 
+def stores_half(model: Model) -> bool:
+    """Whether its file holds every convolution in fp16, so that storing them so again loses nothing."""
+    _, tensors = read_header(model.path)
+    return all(tensors[name].dtype == "F16" for name in convolution_names(model.network))
+
+
 def _places(architecture: Architecture, half: bool) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
     """Type, shape, first byte and end of each tensor in the file, as safetensors lays them out."""
     network = skeleton(architecture)
