@@ -296,7 +296,6 @@ REFUSED = [
     (["predict", "{image}", "--model", "{model}", "--depth", "4"], "It has 1, 2"),
     (["predict", "{image}", "--model", "{model}", "-o", "mask.jpg"], ".png"),
     (["predict", "{image}", "{image2}", "--model", "{model}", "-o", "mask.png"], "Give a folder"),
-    (["predict", "{image}", "{image}", "--model", "{model}"], "would both write"),
     (["predict", "{image}", "--model", "{model}", "-o", "{image}"], "would replace the image"),
     (["prune", "{model}", "--depth", "3"], "3"),
     (["prune", "{model}", "--depth", "0"], "0"),

@@ -137,7 +137,75 @@ def test_the_output_folder_is_no_input(drive: Path) -> None:
     layouts.to_folder({"drive/masks/a.png": b""}, drive)
     assert below("drive", output="drive/masks") == WHOLE
     assert "masks/a.png" in below("drive")
-    assert below("drive/masks", output="drive/masks") == ["a.png"]  # named, so wanted
+    Path("list.txt").write_text("drive/a.png\ndrive/masks/a.png\n")
+    assert below("@list.txt", output="drive/masks") == ["a.png"]
+    assert "masks/a.png" in below("drive/**/*.png")
+    assert "masks/a.png" not in below("drive/**/*.png", output="drive/masks")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output"),
+    [
+        (["drive"], "drive"),
+        (["./drive/below/.."], "drive/"),
+        (["drive"], "link"),
+        (["drive/*.png"], "drive"),
+        (["drive/below/**/*.png"], "drive"),
+        (["@list.txt"], "drive"),
+    ],
+    ids=str,
+)
+def test_masks_do_not_go_among_the_images(inputs: list[str], output: str, drive: Path) -> None:
+    Path("link").symlink_to("drive")
+    Path("list.txt").write_text("drive/a.png\ndrive/below/a.png\n")
+    with pytest.raises(UserError, match=f"-o {output}: the masks would lie among the images"):
+        list(Scan(inputs, output))
+
+
+def written(inputs: list[str], output: str | None, formats: str = "palette") -> dict[str, list[str]]:
+    """Image -> its outputs; they are written, too."""
+    naming = Naming.choose(Look(parse_formats(formats)), output)
+    items = list(Scan(inputs, output))
+    refuse_collisions(items, naming)
+    result = {item.name: list(naming.targets(item).values()) for item in items}
+    for path in (path for paths in result.values() for path in paths):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    return result
+
+
+@pytest.mark.parametrize("output", [None, "drive/masks", "elsewhere"])
+@pytest.mark.parametrize("inputs", [["drive"], ["drive/**/*.[pJ]*"], ["drive/*", "drive/a.png"]], ids=str)
+def test_a_second_run_means_the_same_pictures(inputs: list[str], output: str | None, drive: Path) -> None:
+    layouts.to_folder({"drive/a.tif": b"", "drive/below/deep/c.png": b""}, drive)
+    first = written(inputs, output, "palette,overlay")
+    assert written(inputs, output, "palette,overlay") == first
+
+
+def test_where_names_differ_in_the_suffix_alone_outputs_keep_it(drive: Path) -> None:
+    layouts.to_folder({"cl/a.png": b"", "cl/a.jpg": b"", "cl/b.jpg": b"", "cl/c/a.jpg": b""}, drive)
+    assert written(["cl"], "out", "palette,overlay") == {
+        "cl/a.jpg": ["out/a.jpg.png", "out/a.jpg_overlay.png"],
+        "cl/a.png": ["out/a.png.png", "out/a.png_overlay.png"],
+        "cl/b.jpg": ["out/b.png", "out/b_overlay.png"],
+        "cl/c/a.jpg": ["out/c/a.png", "out/c/a_overlay.png"],
+    }
+    beside = written(["cl/a.png", "./cl/a.jpg"], None)
+    assert beside == {"cl/a.png": ["cl/a.png_mask.png"], "./cl/a.jpg": ["./cl/a.jpg_mask.png"]}
+
+
+def test_archives_keep_suffixes_too(tmp_path: Path) -> None:
+    layouts.to_zip({"d/a.png": b"", "d/a.jpg": b"", "e/a.png": b""}, tmp_path / "x.zip")
+    names = [path for paths in written(["x.zip"], None).values() for path in paths]
+    assert sorted(names) == ["x_masks/d/a.jpg.png", "x_masks/d/a.png.png", "x_masks/e/a.png"]
+
+
+def test_a_file_that_is_given_twice_is_taken_once(drive: Path) -> None:
+    Path("link").symlink_to("drive")
+    assert [item.name for item in Scan(["drive/a.png", "drive/a.png", "./drive/../link/a.png"])] == [
+        "drive/a.png"
+    ]
+    assert below("drive", "drive/*.png", "drive/below") == WHOLE
 
 
 def test_a_folder_is_listed_without_a_look_at_its_files(drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,17 +350,18 @@ def test_options_without_effect_are_refused(look: Look, message: str) -> None:
 
 
 COLLISIONS = [
-    (["d/a.png", "d/a.jpg"], {}, ["d"], "out", "palette", r"would both write out/a\.png"),
-    (["d/a.png", "d/a.jpg"], {}, ["d"], None, "palette", r"would both write d/a_mask\.png"),
+    (["d/a.png", "d/a.jpg"], {}, ["d"], "out", "palette", None),
+    (["d/a.png", "d/a.jpg"], {}, ["d"], None, "palette", None),
+    (["d/a.png", "d/a.jpg", "d/a.jpg.png"], {}, ["d"], "out", "palette", "would both write .*Rename one"),
     (["d/a.png", "d/b/a.png"], {}, ["d"], "out", "palette", None),
-    (["d/a.png", "e/a.png"], {}, ["d", "e"], "out", "palette", "would both write"),
+    (["d/a.png", "e/a.png"], {}, ["d", "e"], "out", "palette", "would both write .*one after the other"),
     (["d/a.png", "e/a.png"], {}, ["d/a.png", "e/a.png"], None, "palette", None),
-    (["d/a.png"], {}, ["d/a.png", "./d/a.png"], None, "palette", "would both write"),
-    (["d/a.png"], {}, ["d/a.png", "d/../d/a.png"], "out", "palette", "would both write"),
-    (["d/a.png"], {"out": "d"}, ["d"], "out", "palette", "would replace the image"),
+    (["d/a.png"], {}, ["d/a.png", "./d/a.png"], None, "palette", None),
+    (["d/a.png"], {}, ["d/a.png", "d/../d/a.png"], "out", "palette", None),
+    (["d/a.png"], {"out": "d"}, ["d/a.png"], "out", "palette", "would replace the image"),
     (["d/a.png"], {"l.png": "d/a.png"}, ["l.png"], "d/a.png", "palette", "would replace the image"),
     (["d/a.png", "e/b.png"], {"e/a.png": "d/a.png"}, ["e"], "d", "palette", "would replace the image"),
-    (["d/a.jpg"], {"out": "d"}, ["d"], "out", "palette", None),
+    (["d/a.jpg"], {"out": "d"}, ["d/a.jpg"], "out", "palette", None),
     (["d/a.png", "d/a_overlay.jpg"], {}, ["d"], "out", "palette,overlay", r"both write out/a_overlay\.png"),
     (["d/a.png", "d/a_overlay.jpg"], {}, ["d"], "out", "palette", None),
 ]

@@ -75,9 +75,8 @@ def test_an_error_in_one_process_ends_both_and_is_told_once(weights: Path, tmp_p
     assert output.count("Error:") == 1
     assert "000a.png" in output
     assert not list(Path().rglob(".partial*"))
-    for folder in ("in/0", "in/1"):  # what all meet is told once, too
-        (tmp_path / folder / "twice.png").write_bytes(PICTURES["a.png"])
-        (tmp_path / folder / "twice.jpg").write_bytes(PICTURES["a.png"])
+    for name in ("twice.png", "twice.jpg", "twice.jpg.png"):  # what all meet is told once, too
+        (tmp_path / "in/0" / name).write_bytes(PICTURES["a.png"])
     output = finish(start(*args), 2)
     assert output.count("would both write") == 1
     assert "Traceback" not in output

@@ -9,13 +9,14 @@ in seconds: whether a picture can be read shows when its turn comes.
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import posixpath
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ class Item:
         home: the folder of its outputs when there is no `-o`; an archive has one for its whole tree.
         source: the archive that holds it at `below`; None for a file on disk.
         is_link: whether the file is known to be a symbolic link.
+        keeps_suffix: whether its outputs are called after a.jpg, not after a: there is an a.png, too.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Item:
     home: str
     source: Source | None = None
     is_link: bool = False
+    keeps_suffix: bool = False
 
     def decode(self, channels: int, reserve: Callable[[int], None] | None = None) -> npt.NDArray[np.uint8]:
         """The picture, upright: (H, W, 3) uint8, or (H, W) with one channel.
@@ -75,9 +78,12 @@ class Item:
 class Scan:
     """The items that the arguments of the command mean, in their order; folders in the order of names.
 
+    A file that is given twice is taken once. Where files of one folder differ in their suffix alone, each of
+    them keeps it in the names of its outputs: so the names do not depend on the order.
+
     Args:
         inputs: files, folders with all below them, globs, archives, `-` or `@list.txt`.
-        output: `-o`; a folder of this path is no input, though it may lie in one.
+        output: `-o`; what folders, globs and lists name in or below it is no input, though it may lie in one.
 
     Attributes:
         left_out: after the iteration, how many files were taken for outputs of an earlier predict.
@@ -86,20 +92,33 @@ class Scan:
     def __init__(self, inputs: Sequence[str], output: str | None = None) -> None:
         self.inputs = inputs
         self.left_out = 0
+        self._shown = output
         self._output = os.path.realpath(output) if output else ""
+        self._real = functools.cache(os.path.realpath)
 
     def __iter__(self) -> Iterator[Item]:
-        """Raises `UserError` for an argument that means no picture."""
+        """Raises `UserError` for an argument that means no picture, or whose pictures lie where masks go."""
         self.left_out = 0
-        for text in self.inputs:
-            yield from self._items(text)
+        kept: list[tuple[Item, str]] = []
+        suffixes: dict[str, tuple[str, ...]] = {}
+        for item in (item for text in self.inputs for item in self._items(text)):
+            folder, name = os.path.split(item.name)
+            stem, suffix = os.path.splitext(os.path.join(self._real(folder or "."), name))
+            known = suffixes.get(stem, ())
+            if suffix not in known:
+                suffixes[stem] = (*known, suffix)
+                kept.append((item, stem))
+        for item, stem in kept:
+            yield replace(item, keeps_suffix=True) if len(suffixes[stem]) > 1 else item
 
     def _items(self, text: str) -> Iterator[Item]:
         if text == STDIN:
-            yield from _listed(_stdin(), "the list on standard input")
+            yield from self._outside(_listed(_stdin(), "the list on standard input"), "the list")
         elif text.startswith(LIST) and len(text) > 1:
-            yield from _listed(_content(text[1:]), text[1:])
+            yield from self._outside(_listed(_content(text[1:]), text[1:]), f"the list {text[1:]}")
         elif os.path.isdir(text):
+            if self._output and self._real(text) == self._output:
+                raise self._among(f"of the folder {text}")
             yield from _some(self._folder(text, text, set()), f"The folder {text}")
         elif os.path.lexists(text):
             name = os.path.basename(text)
@@ -111,6 +130,30 @@ class Scan:
             yield from self._matches(text)
         else:
             raise UserError(f"There is no image {text}.", "Check the path; quote a glob: 'drive/*.png'.")
+
+    def _is_output(self, path: str) -> bool:
+        """Whether a file is `-o`, or lies in or below it. Folders are resolved, files are not."""
+        if not self._output:
+            return False
+        folder, name = os.path.split(path)
+        place = os.path.join(self._real(folder or "."), name)
+        return place == self._output or place.startswith(os.path.join(self._output, ""))
+
+    def _outside(self, items: Iterator[Item], shown: str) -> Iterator[Item]:
+        """The items but for those in the folder of the masks; not all of them may be there."""
+        empty = True
+        for item in items:
+            if not self._is_output(item.name):
+                empty = False
+                yield item
+        if empty:
+            raise self._among(f"that {shown} names")
+
+    def _among(self, images: str) -> UserError:
+        return UserError(
+            f"-o {self._shown}: the masks would lie among the images {images}.",
+            "Choose another folder, or leave out -o: the masks are then called NAME_mask.png.",
+        )
 
     def _folder(self, root: str, folder: str, seen: set[str]) -> Iterator[Item]:
         """All below a folder. Linked folders are followed, each once."""
@@ -148,7 +191,8 @@ class Scan:
 
     def _matches(self, text: str) -> Iterator[Item]:
         """What a glob means: of its matches the pictures; if no name looks like one, all files."""
-        matches = sorted(glob.glob(text, recursive=True))
+        found = sorted(glob.glob(text, recursive=True))
+        matches = [match for match in found if not self._is_output(match)]
         folders: dict[str, list[str]] = {}
         for match in matches:
             folder, name = os.path.split(match)
@@ -158,6 +202,8 @@ class Scan:
             os.path.join(folder, name) for folder, names in folders.items() for name in self._inputs(names)
         ]
         kept = kept or [match for match in matches if os.path.isfile(match)]
+        if not kept and len(matches) < len(found):
+            raise self._among(f"that {text} means")
         if not kept:
             raise UserError(
                 f"No file matches {text}.", "Check the pattern; a whole folder can be given, too."
@@ -170,7 +216,7 @@ class Scan:
     def _inputs(self, names: Sequence[str]) -> Iterator[str]:
         """Of the files of one folder the pictures, but for what an earlier predict wrote beside them."""
         pictures = [name for name in names if is_picture(name) and not name.startswith(".")]
-        stems = {os.path.splitext(name)[0] for name in pictures}
+        stems = {os.path.splitext(name)[0] for name in pictures}.union(pictures)  # a.jpg_mask.png, too
         for name in pictures:
             stem, suffix = os.path.splitext(name)
             if suffix == ".png" and any(

@@ -99,7 +99,8 @@ class Naming:
 
     Beside the picture as NAME_mask.png, NAME_overlay.png ...; below the folder of `-o` (for an archive also
     without it) in the tree of the inputs, where the first format is NAME.png; or, with `-o NAME.png` for a
-    single picture, there.
+    single picture, there. NAME has the picture's suffix (a.jpg.png) where it needs it to be told from
+    another's.
 
     Attributes:
         look: says what is written.
@@ -131,7 +132,8 @@ class Naming:
 
     def targets(self, item: Item) -> dict[str, str]:
         """Kind of output -> path of its file."""
-        first, stem = self.look.formats[0], os.path.splitext(item.below)[0]
+        first = self.look.formats[0]
+        stem = item.below if item.keeps_suffix else os.path.splitext(item.below)[0]
         if self.output is None and item.source is None:
             stem = os.path.join(item.home, stem.rpartition("/")[2])
             return {kind: stem + ENDINGS[kind] for kind in self.look.kinds}
@@ -170,6 +172,7 @@ def refuse_collisions(items: Iterable[Item], naming: Naming) -> None:
 
     sources: set[str] = set()
     owners: dict[str, str] = {}
+    folder = os.path.dirname
     for item in items:
         if item.source is None:
             sources.add(one_spelling(os.path.realpath(item.name) if item.is_link else item.name))
@@ -178,7 +181,9 @@ def refuse_collisions(items: Iterable[Item], naming: Naming) -> None:
             if place in owners:
                 raise UserError(
                     f"{owners[place]} and {item.name} would both write {target}.",
-                    "Predict them into different folders.",
+                    "Rename one of them, or write each format with an -o of its own."
+                    if real(folder(owners[place]) or ".") == real(folder(item.name) or ".")
+                    else "Predict them one after the other, each with an -o of its own.",
                 )
             owners[place] = item.name
     for place in owners.keys() & sources:
