@@ -230,6 +230,7 @@ NAMES = [
     "{}.png",
     "{}.bmp",
     "{}.jpg.png",
+    "{}.jpg_mask.png",
     "{}_mask.png",
     "{}_pred.png",
     "{}_L.png",

@@ -75,11 +75,13 @@ def _owners(file: str, named: Mapping[str, Sequence[Pair]]) -> list[Pair]:
 def _keys(file: str) -> Iterable[str]:
     """The image paths, without suffix, that the file's own may be made of."""
     stem = _stem(file)
-    for name in (stem, _stem(stem)) if is_picture(stem) else (stem,):  # some tools write NAME.jpg.png
+    names = [stem, *(stem[: -len(ending)] for ending in ENDINGS if stem.lower().endswith(ending.lower()))]
+    for name in names:
         yield name
-        for ending in ENDINGS:
-            if name.lower().endswith(ending.lower()):
-                yield name[: -len(ending)]
+        if is_picture(name):  # NAME.jpg.png and NAME.jpg_mask.png
+            inner = _stem(name)
+            yield inner
+            yield from (inner[: -len(end)] for end in ENDINGS if inner.lower().endswith(end.lower()))
 
 
 def _choose(source: Source, pair: Pair, candidates: Sequence[str]) -> str:
