@@ -12,7 +12,7 @@ from networks import trained
 from torch import Tensor
 from torch.nn import functional as F
 
-from unetpp_cli.errors import UserError
+from unetpp_cli.errors import Stopped, UserError
 from unetpp_cli.inference.logits import restore, restored_strips
 from unetpp_cli.inference.passes import Passes, parse_tta
 from unetpp_cli.inference.tiles import Tiling
@@ -87,6 +87,24 @@ def test_bands_come_top_to_bottom_and_never_ask_for_more_than_a_tile() -> None:
     )
     alone = list(Passes(network).bands(window, 150, 90))
     assert [(first, band[0].shape[2]) for first, band in alone] == [(0, 150)]
+
+
+def test_bands_are_given_up_between_tiles() -> None:
+    network, image = trained(width=4, depth=2), noise(240, 240)
+    asked: list[None] = []
+    seen: list[tuple[slice, slice]] = []
+
+    def window(rows: slice, columns: slice) -> Tensor:
+        seen.append((rows, columns))
+        return image[..., rows, columns]
+
+    def stop() -> bool:
+        asked.append(None)
+        return len(asked) == 5
+
+    with pytest.raises(Stopped):
+        list(Passes(network, tiling=Tiling(80)).bands(window, 240, 240, stop=stop))
+    assert len(seen) == 4
 
 
 def test_several_images_at_once() -> None:

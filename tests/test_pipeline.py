@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import threading
 import time
@@ -59,6 +60,7 @@ def test_pictures_come_in_order_and_within_bounds(
     sizes: list[int], threads: int, ahead: int, kept: int
 ) -> None:
     """`kept` pictures are held back, as those of a batch are: it never waits for itself."""
+    largest = max([0, *(abs(size) for size in sizes)])
     room = Room(500)
     source, seen, held = Source(room), [], []
     for read in read_ahead(sizes, source.decode, room, threads, ahead):
@@ -72,12 +74,62 @@ def test_pictures_come_in_order_and_within_bounds(
         held.append(read)
         if len(held) > kept:
             source.done_with(held.pop(0))
+        room.keep(sum(one.size for one in held))
     assert seen == sizes
     for read in held:
         source.done_with(read)
     assert source.held == 0
     # The reader holds `kept` in any case, and one more comes without asking.
-    assert source.most <= 500 + 300 * (kept + 2)
+    assert source.most <= max(500, kept * largest) + largest
+
+
+@given(
+    st.lists(st.one_of(st.integers(1, 300), st.just(-1), st.integers(-300, -2)), max_size=30),
+    st.integers(1, 8),
+    st.integers(1, 8),
+)
+@settings(deadline=None, max_examples=30)
+def test_batches_and_slow_writers_stay_within_the_room(sizes: list[int], threads: int, most: int) -> None:
+    """What is gathered, what is read ahead and what waits to be written exceed it by one picture together."""
+    room, written = Room(500), []
+    source = Source(room)
+
+    def write(one: Read[int]) -> None:
+        time.sleep(random.random() / 500)
+        written.append(one.item)
+
+    with (
+        contextlib.closing(read_ahead(sizes, source.decode, room, threads, threads + 16)) as reads,
+        WriteBehind(2, 10, lambda count: None) as behind,
+    ):
+        for batch in batches(reads, most, lambda image: 0, room):
+            assert sum(one.size for one in batch[:-1]) < 500, "it should have come earlier"
+            for one in batch:
+                behind.submit(functools.partial(write, one), functools.partial(source.done_with, one))
+    readable = [size for size in sizes if size > 0]
+    assert sorted(item for item in written if item > 0) == sorted(readable)
+    assert source.most <= 500 + max([0, *readable])
+
+
+def test_a_failed_writer_gives_its_room_back() -> None:
+    """The reader waits for that room: it must get on, to hear of the failure."""
+    room = Room(100)
+    source = Source(room)
+
+    def fail() -> None:
+        time.sleep(0.01)
+        raise UserError("the disk is full")
+
+    def run() -> None:
+        with (
+            contextlib.closing(read_ahead([90] * 9, source.decode, room, 2, 4)) as reads,
+            WriteBehind(1, 9, lambda count: None) as behind,
+        ):
+            for one in reads:
+                behind.submit(fail, functools.partial(source.done_with, one))
+
+    with pytest.raises(UserError, match="disk is full"):
+        run()
 
 
 def test_room_holds_back_what_is_not_awaited() -> None:
@@ -143,7 +195,7 @@ def test_batches(items: str, size: int, expected: list[str]) -> None:
         for current in items:
             yield read(current)
 
-    made = batches(feed(), size, lambda image: None if current == "T" else current)  # type: ignore[arg-type]
+    made = batches(feed(), size, lambda image: None if current == "T" else current, Room(9))  # type: ignore[arg-type]
     assert ["".join(one.item for one in batch) for batch in made] == expected
 
 
@@ -173,14 +225,14 @@ def test_no_more_than_so_many_pieces_wait() -> None:
 
 
 def test_an_error_ends_the_writing_and_drops_what_has_not_begun() -> None:
-    gate, done = threading.Event(), []
+    gate, done, counted = threading.Event(), [], []
 
     def fail() -> None:
         gate.wait(10)
         raise UserError("the disk is full")
 
     def write() -> None:
-        with WriteBehind(1, 50, lambda count: None) as behind:
+        with WriteBehind(1, 50, counted.append) as behind:
             behind.submit(fail)
             for number in range(20):
                 behind.submit(lambda number=number: done.append(number))  # type: ignore[misc]
@@ -189,6 +241,7 @@ def test_an_error_ends_the_writing_and_drops_what_has_not_begun() -> None:
     with pytest.raises(UserError, match="disk is full"):
         write()
     assert not done
+    assert not counted
     assert not threads_named("encode")
 
 
@@ -217,8 +270,10 @@ def test_an_error_of_the_block_lets_running_pieces_end(tmp_path: Path) -> None:
         time.sleep(0.05)
         (tmp_path / "whole").touch()
 
+    counted: list[int] = []
+
     def write() -> None:
-        with WriteBehind(1, 5, lambda count: None) as behind:
+        with WriteBehind(1, 5, counted.append) as behind:
             behind.submit(slow)
             behind.submit((tmp_path / "never").touch)
             begun.wait(10)
@@ -227,4 +282,5 @@ def test_an_error_of_the_block_lets_running_pieces_end(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write()
     assert (tmp_path / "whole").exists()
+    assert counted == [1]
     assert not (tmp_path / "never").exists()

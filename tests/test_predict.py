@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
 import os
 import resource
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,11 +27,13 @@ from typer.testing import CliRunner
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.errors import UserError
-from unetpp_cli.inference.predictor import Predictor
+from unetpp_cli.files import ABANDONED
+from unetpp_cli.inference.predictor import Prediction, Predictor
+from unetpp_cli.inference.tiles import Tiling
 from unetpp_cli.jobs.encoding import Writer
 from unetpp_cli.jobs.inputs import Item, Scan
 from unetpp_cli.jobs.outputs import Look, Naming
-from unetpp_cli.jobs.painting import Manner, paint
+from unetpp_cli.jobs.painting import Manner, Totals, paint
 from unetpp_cli.masks import read_mask, save_mask
 from unetpp_cli.network.weights import load_model, save_model
 
@@ -486,6 +490,85 @@ def test_it_stops_when_asked_and_leaves_whole_files(pictures: Path, weights: Pat
     totals = paint(items, Manner(predictor, writer, batch_size=1, bar=False), stop)
     assert totals.done == 2
     assert tree("out") == {"a.png", "b.png"}
+
+
+def test_a_large_picture_is_given_up_between_its_tiles(weights: Path) -> None:
+    small, large = (encoded(Image.fromarray(pixels(0, side, side))) for side in (30, 320))
+    layouts.to_folder({"a.png": small, "b.png": large, "c.png": small}, Path("in"))
+    predictor = Predictor(load_model(weights), "cpu", tiling=Tiling(80))
+    assert not predictor.is_tiled(30, 30)
+    writer = Writer(Naming.choose(Look(("palette", "probs")), "out"), CAMVID11, {})
+    asked: list[bool] = []
+
+    def stop() -> bool:
+        asked.append(any(Path().glob("out/.partial*.npz")))  # it is being computed
+        return sum(asked) > 3
+
+    totals = paint(list(Scan(["in"])), Manner(predictor, writer, bar=False), stop)
+    assert (totals.done, totals.broken) == (1, 0)
+    assert asked == [False, False, True, True, True, True], "two pictures, four tiles"
+    assert len(tree("out")) == 2, "the first picture alone"
+
+
+def test_what_was_done_is_known_when_an_error_ends_it(pictures: Path, weights: Path) -> None:
+    (pictures / "z.png").write_bytes(b"broken")
+    writer, totals = Writer(Naming.choose(Look(), "out"), CAMVID11, {}), Totals()
+    manner = Manner(Predictor(load_model(weights), "cpu"), writer, strict=True, bar=False)
+    with pytest.raises(UserError, match=r"z\.png"):
+        paint(list(Scan(["in/a.png", "in/b.png", "in/z.png"])), manner, lambda: False, totals)
+    assert totals.done == len(tree("out")) > 0
+    assert totals.seconds > 0
+
+
+class Huge(Item):
+    """A picture for which memory would not do, though it is small."""
+
+    def decode(self, channels: int, reserve: Callable[[int], None] | None = None) -> npt.NDArray[np.uint8]:
+        raise MemoryError
+
+
+class Wasteful(Writer):
+    """Runs out of memory with `b.png`."""
+
+    def write(self, item: Item, image: npt.NDArray[np.uint8], prediction: Prediction) -> None:
+        if item.below == "b.png":
+            raise MemoryError
+        super().write(item, image, prediction)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_pictures_too_large_to_read_or_write_are_named_and_skipped(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = [*Scan(["in"]), Huge("huge.png", "huge.png", "")]
+    predictor, naming = Predictor(load_model(weights), "cpu"), Naming.choose(Look(), "out")
+    manner = Manner(predictor, Wasteful(naming, CAMVID11, {}), bar=False)
+    totals = paint(items, manner, lambda: False)
+    assert (totals.done, totals.broken) == (3, 2)
+    assert set(totals.names) == {"huge.png", "in/b.png"}
+    assert tree("out") == set(PICTURES) - {"b.png"}
+    told = "".join(capsys.readouterr())
+    assert "Out of memory with huge.png." in told
+    assert f"Out of memory with in/b.png ({WIDTH}x{HEIGHT})." in told
+    with pytest.raises(UserError, match=r"Out of memory with in/b\.png"):
+        paint(items[:-1], dataclasses.replace(manner, strict=True), lambda: False)
+
+
+def test_what_a_killed_predict_has_left_goes(pictures: Path) -> None:
+    """Of these targets, and old: what is new may be another process's, and the rest is not ours."""
+    old = [".partial-a-abcdefg1.png", "below/.partial-c-_bcdefgh.png"]
+    kept = [
+        ".partial-a-abcdefgh.jpg",
+        ".partial-x-abcdefgh.png",
+        ".partial-a-mine.png",
+        ".partial-a-b-abcdefgh.png",
+    ]
+    layouts.to_folder(dict.fromkeys([*old, *kept], b"half"), Path("out"))
+    for name in [*old, *kept]:
+        os.utime(f"out/{name}", (time.time() - ABANDONED - 60,) * 2)
+    Path("out/.partial-b-abcdefgh.png").write_bytes(b"half")
+    assert unetpp("predict", "in", "-o", "out").exit_code == 0
+    assert tree("out") == {*PICTURES, *kept, ".partial-b-abcdefgh.png"}
 
 
 # --- probabilities

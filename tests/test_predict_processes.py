@@ -74,6 +74,8 @@ def test_an_error_in_one_process_ends_both_and_is_told_once(weights: Path, tmp_p
     output = finish(start(*args, "--strict"), 2)
     assert output.count("Error:") == 1
     assert "000a.png" in output
+    done = len(tree("out")) if Path("out").exists() else 0
+    assert (f"{done} mask" in output) == (done > 0), "those of the process that failed are counted, too"
     assert not list(Path().rglob(".partial*"))
     for name in ("twice.png", "twice.jpg", "twice.jpg.png"):  # what all meet is told once, too
         (tmp_path / "in/0" / name).write_bytes(PICTURES["a.png"])
@@ -98,6 +100,7 @@ def test_a_signal_leaves_whole_files(
         os.kill(pid, number)
     output = finish(process, code)
     assert output.count("Interrupted after ") == 1
+    assert ("after at least " in output) == ("," in gpus), "the others' are not known"
     assert "Traceback" not in output
     done = tree("out")
     assert 20 < len(done) < 2 * len(names), "it was too fast for this test: more pictures are needed"

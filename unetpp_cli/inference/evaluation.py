@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from unetpp_cli.data.classes import VOID, ClassSet
 from unetpp_cli.data.dataset import Example
+from unetpp_cli.errors import Stopped
 from unetpp_cli.inference.boundary import Contours
 from unetpp_cli.inference.counting import Counter, Tally
 from unetpp_cli.inference.predictor import ensemble, labels, normalize, restore
@@ -31,10 +32,6 @@ class Evaluation:
     heads: dict[int, Tally]
     losses: dict[int, float]
     ensemble: Tally | None
-
-
-class Stopped(Exception):  # noqa: N818 - no error
-    """An evaluation was given up before its end, because somebody asked for it."""
 
 
 @torch.inference_mode()

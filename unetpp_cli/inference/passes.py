@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unetpp_cli.devices import autocast
-from unetpp_cli.errors import UserError, nearest
+from unetpp_cli.errors import Stopped, UserError, nearest
 from unetpp_cli.inference.logits import restore
 from unetpp_cli.inference.tiles import Span, Tiling, pass_bytes, spans
 from unetpp_cli.memory import memory_left
@@ -125,7 +125,12 @@ class Passes:
 
     @torch.inference_mode()
     def bands(
-        self, window: Window, height: int, width: int, depths: Sequence[int] | None = None
+        self,
+        window: Window,
+        height: int,
+        width: int,
+        depths: Sequence[int] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """As `heads` for one image, in full-width bands of rows, top to bottom; without tiles one band.
 
@@ -135,6 +140,7 @@ class Passes:
             window: gives the parts of the image.
             height, width: at which the network meets it.
             depths: of the heads wanted, all by default.
+            stop: asked before each tile, or before as many as are computed at once; true gives up.
 
         Yields:
             The band's first row, and for each depth (1, K, rows, width).
@@ -142,6 +148,7 @@ class Passes:
         Raises:
             ValueError: the network has no head at one of `depths`.
             UserError: see `tiles.check_tiling`.
+            Stopped: `stop` said so.
         """
         wanted = self._wanted(depths)
         if not self.is_cut(height, width, wanted):
@@ -150,7 +157,7 @@ class Passes:
         rows, columns = self._grid(height, width, wanted)
         above: list[Tensor] = []  # what earlier tiles add to the rows that come next, when they are blended
         for row, following in zip(rows, [*rows[1:], None], strict=True):
-            band = self._band(window, row, columns, wanted)
+            band = self._band(window, row, columns, wanted, stop)
             for index, part in enumerate(above):
                 band[index][:, :, : part.shape[2]] += part
             ready = (following.first if following else height) - row.first
@@ -159,13 +166,20 @@ class Passes:
             del band  # so that there is never more than one
 
     def _band(
-        self, window: Window, row: Span, columns: Sequence[Span], depths: Sequence[int]
+        self,
+        window: Window,
+        row: Span,
+        columns: Sequence[Span],
+        depths: Sequence[int],
+        stop: Callable[[], bool],
     ) -> list[Tensor]:
         """One row of tiles, weighted if they are blended: per depth (1, K, rows kept, padded width)."""
         band: list[Tensor] = []
         high, wide = row.stop - row.start, columns[0].stop - columns[0].start
         together = self._tiles_at_once(high * wide, depths)
         for start in range(0, len(columns), together):
+            if stop():
+                raise Stopped
             some = columns[start : start + together]
             seen = [window(slice(row.start, row.stop), slice(one.start, one.stop)) for one in some]
             x = torch.cat([_padded(part, high, wide) for part in seen])

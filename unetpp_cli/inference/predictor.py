@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.devices import place
-from unetpp_cli.errors import UserError
+from unetpp_cli.errors import Stopped, UserError
 from unetpp_cli.inference.logits import (
     disagreement,
     ensemble,
@@ -143,6 +143,7 @@ class Predictor:
         *,
         uncertainty: bool = False,
         on_probabilities: OnProbabilities | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> list[Prediction]:
         """Masks, and on request how sure they are and the probabilities.
 
@@ -155,9 +156,12 @@ class Predictor:
             uncertainty: also compute entropy and disagreement; the heads come from the same pass.
             on_probabilities: told the image's number, a first row, and (rows, W, K) float16 probabilities:
                 every image in strips from top to bottom, one image after another.
+            stop: asked before each tile of an image that is tiled, and between the parts of a batch for which
+                memory would not do; true gives up.
 
         Raises:
             ValueError: the images make no batch.
+            Stopped: `stop` said so.
         """
         sizes = {self.network_size(*image.shape[:2]) for image in images}
         if len(images) > 1 and (len(sizes) > 1 or any(self.is_tiled(*image.shape[:2]) for image in images)):
@@ -168,11 +172,13 @@ class Predictor:
         size, passes = sizes.pop(), self.passes(*images[0].shape[:2])
         sized = [self.geometry.image(image) for image in images]
         if len(images) == 1:
-            bands = passes.bands(self._window(sized[0]), *size, depths)
+            bands = passes.bands(self._window(sized[0]), *size, depths, stop)
             return self._finish(bands, images, size, 0, uncertainty, on_probabilities)
         together = self._together(*size)
         done: list[Prediction] = []
         while len(done) < len(images):
+            if done and stop():
+                raise Stopped
             start = len(done)
             heads = passes.heads(self._normalized(np.stack(sized[start : start + together])), depths)
             while len(done) < start + heads[0].shape[0]:

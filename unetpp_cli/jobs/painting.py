@@ -10,6 +10,7 @@ import functools
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from unetpp_cli.errors import UserError
+from unetpp_cli.errors import Stopped, UserError
 from unetpp_cli.inference.predictor import Prediction, Predictor
 from unetpp_cli.jobs.encoding import Writer
 from unetpp_cli.jobs.inputs import Item
@@ -114,18 +115,23 @@ class Manner:
     bar: bool = True
 
 
-def paint(items: Sequence[Item], manner: Manner, stop: Callable[[], bool]) -> Totals:
+def paint(
+    items: Sequence[Item], manner: Manner, stop: Callable[[], bool], totals: Totals | None = None
+) -> Totals:
     """Paints the pictures, in batches of those that meet the network at one size.
 
     Args:
-        stop: asked before each batch; what has been computed by then is written.
+        stop: asked before each batch and each tile; what has been computed by then is written, a picture of
+            which only some tiles are is dropped.
+        totals: is counted up and returned; it tells what was done when an error ends this.
 
     Raises:
         UserError: a file cannot be written, or a picture cannot be read and `strict` is set. What had been
             begun is whole, the rest is not there.
     """
     predictor, writer = manner.predictor, manner.writer
-    totals, existing, began = Totals(), Existing(), time.perf_counter()
+    totals, existing, began = totals or Totals(), Existing(), time.perf_counter()
+    lost: deque[tuple[str, UserError]] = deque()  # what ran out of memory in the threads that write
     room, is_cuda = Room(ROOM), predictor.device.type == "cuda"
     size = manner.batch_size or (8 if is_cuda else 1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -140,56 +146,79 @@ def paint(items: Sequence[Item], manner: Manner, stop: Callable[[], bool]) -> To
                 yield item
 
     def decode(item: Item, reserve: Callable[[int], None]) -> npt.NDArray[np.uint8]:
-        return item.decode(predictor.channels, reserve)
+        try:
+            return item.decode(predictor.channels, reserve)
+        except MemoryError as error:  # before anything tells its size
+            raise _out_of_memory(item) from error
 
     def size_of(image: npt.NDArray[np.uint8]) -> Hashable | None:
         height, width = image.shape[:2]
         return None if predictor.is_tiled(height, width) else predictor.network_size(height, width)
 
     def write(read: Read[Item], prediction: Prediction) -> None:
+        assert read.image is not None
         try:
-            assert read.image is not None
             writer.write(read.item, read.image, prediction)
-        finally:
-            room.give_back(read.size)
+        except MemoryError as error:
+            problem = _out_of_memory(read.item, read.image)
+            if manner.strict:
+                raise problem from error
+            lost.append((read.item.name, problem))
 
     def done(number: int) -> None:
+        while lost:
+            broken(*lost.popleft())
+            number -= 1
         totals.done += number
         advance(number)
 
+    def broken(name: str, error: UserError) -> None:
+        totals.add_broken(name)
+        console.error(error.problem, error.cure)
+        advance(1)
+
+    def clock() -> None:
+        totals.seconds = time.perf_counter() - began
+
+    def paint_batch(batch: Sequence[Read[Item]]) -> None:
+        for read, result in _results(batch, manner, stop):
+            give_back = functools.partial(room.give_back, read.size)
+            if not isinstance(result, UserError):
+                behind.submit(functools.partial(write, read, result), give_back)
+                continue
+            if manner.strict:
+                raise result
+            broken(read.item.name, result)
+            give_back()
+
     with contextlib.ExitStack() as stack:
+        stack.callback(clock)  # at the end, however it ends
         stack.enter_context(_quiet_pillow())
         advance = stack.enter_context(track(len(items), "Predicting") if manner.bar else _no_bar())
         reads = stack.enter_context(
             contextlib.closing(read_ahead(wanted(), decode, room, threads, threads + 2 * size))
         )
         behind = stack.enter_context(WriteBehind(threads, threads + size, done))
-        for batch in batches(reads, size, size_of):
+        for batch in batches(reads, size, size_of, room):
             if stop():
                 break
-            for read, result in _results(batch, manner):
-                if isinstance(result, UserError):
-                    if manner.strict:
-                        raise result
-                    totals.add_broken(read.item.name)
-                    console.error(result.problem, result.cure)
-                    room.give_back(read.size)
-                    advance(1)
-                else:
-                    behind.submit(functools.partial(write, read, result))
-    totals.seconds = time.perf_counter() - began
+            try:
+                paint_batch(batch)
+            except Stopped:
+                break
+            del batch  # its pictures are the writers' now
     return totals
 
 
 def _results(
-    batch: Sequence[Read[Item]], manner: Manner
+    batch: Sequence[Read[Item]], manner: Manner, stop: Callable[[], bool]
 ) -> Iterator[tuple[Read[Item], Prediction | UserError]]:
     """The prediction for each picture of a batch, or why there is none."""
     if (error := batch[0].error) is not None:
         yield batch[0], error
         return
     try:
-        yield from zip(batch, _compute(batch, manner), strict=True)
+        yield from zip(batch, _compute(batch, manner, stop), strict=True)
         return
     except (RuntimeError, MemoryError) as failure:
         if not is_out_of_memory(failure):
@@ -198,19 +227,25 @@ def _results(
         torch.cuda.empty_cache()
     if len(batch) > 1:  # perhaps one by one
         for read in batch:
-            yield from _results([read], manner)
+            yield from _results([read], manner, stop)
         return
     assert batch[0].image is not None
-    height, width = batch[0].image.shape[:2]
-    problem = f"Out of memory with {batch[0].item.name} ({width}x{height})."
-    yield batch[0], UserError(problem, "Try tiles: --tile 512, or a smaller --size.")
+    yield batch[0], _out_of_memory(batch[0].item, batch[0].image)
 
 
-def _compute(batch: Sequence[Read[Item]], manner: Manner) -> list[Prediction]:
+def _out_of_memory(item: Item, image: npt.NDArray[np.uint8] | None = None) -> UserError:
+    if image is None:
+        return UserError(f"Out of memory with {item.name}.", "Cut it into parts, or close other programs.")
+    height, width = image.shape[:2]
+    problem = f"Out of memory with {item.name} ({width}x{height})."
+    return UserError(problem, "Try tiles: --tile 512, or a smaller --size.")
+
+
+def _compute(batch: Sequence[Read[Item]], manner: Manner, stop: Callable[[], bool]) -> list[Prediction]:
     predictor, writer, uncertainty = manner.predictor, manner.writer, manner.confidence
     images = [read.image for read in batch if read.image is not None]
     if "probs" not in writer.naming.look.formats:
-        return predictor.predict(images, uncertainty=uncertainty)
+        return predictor.predict(images, uncertainty=uncertainty, stop=stop)
     with contextlib.ExitStack() as stack:
         takers = [
             stack.enter_context(writer.probabilities(read.item, *image.shape[:2]))
@@ -220,6 +255,7 @@ def _compute(batch: Sequence[Read[Item]], manner: Manner) -> list[Prediction]:
             images,
             uncertainty=uncertainty,
             on_probabilities=lambda number, row, strip: takers[number](strip),
+            stop=stop,
         )
 
 

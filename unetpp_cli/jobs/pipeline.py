@@ -32,8 +32,9 @@ class Closed(Exception):  # noqa: N818 - no error
 class Room:
     """The bytes that pictures may take together, from before they are decoded until they are done with.
 
-    A picture that is larger than the whole room, or that the reader is waiting for, gets its bytes in any
-    case. So the room may be exceeded by a single picture at a time, and nothing ever waits for itself.
+    Pictures get their bytes in their order. The one that the reader is waiting for gets them in any case once
+    nothing but what the reader itself keeps is held: it would wait for itself otherwise. So, as long as the
+    reader keeps less than the room, this is exceeded by a single picture at a time.
 
     Args:
         limit: bytes.
@@ -41,23 +42,53 @@ class Room:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._held = self._awaited = 0
+        self._held = self._awaited = self._kept = self._turn = 0
+        self._ahead: set[int] = set()  # those that have had their turn before earlier ones
         self._is_closed = False
         self._changed = threading.Condition()
 
     def take(self, number: int, size: int) -> None:
         """Waits until there is room for `size` bytes of the picture with this number, and takes them.
 
+        Every number must come here or to `pass_by`, for later ones wait for it.
+
         Raises:
             Closed: the work has ended meanwhile.
         """
+
+        def is_granted() -> bool:
+            if self._is_closed:
+                return True
+            if number > self._turn:
+                return False
+            is_alone = number <= self._awaited and self._held <= self._kept
+            return is_alone or self._held + size <= self.limit
+
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._is_closed or number <= self._awaited or self._held + size <= self.limit
-            )
+            self._changed.wait_for(is_granted)
             if self._is_closed:
                 raise Closed
             self._held += size
+            self._had_its_turn(number)
+
+    def pass_by(self, number: int) -> None:
+        """The picture with this number needs no room, or has it."""
+        with self._changed:
+            self._had_its_turn(number)
+
+    def keep(self, size: int) -> None:
+        """The reader keeps so many of the bytes itself while it waits for the next picture."""
+        with self._changed:
+            self._kept = size
+            self._changed.notify_all()
+
+    def _had_its_turn(self, number: int) -> None:
+        if number >= self._turn:
+            self._ahead.add(number)
+        while self._turn in self._ahead:
+            self._ahead.remove(self._turn)
+            self._turn += 1
+        self._changed.notify_all()
 
     def give_back(self, size: int) -> None:
         """The bytes are free again."""
@@ -119,6 +150,8 @@ def read_ahead(
             if isinstance(error, UserError):
                 return Read(item, None, error)
             raise
+        finally:
+            room.pass_by(number)
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     begun: deque[Future[Read[T]]] = deque()
@@ -137,13 +170,14 @@ def read_ahead(
 
 
 def batches(
-    reads: Iterable[Read[T]], size: int, key: Callable[[Image], Hashable | None]
+    reads: Iterable[Read[T]], size: int, key: Callable[[Image], Hashable | None], room: Room
 ) -> Iterator[list[Read[T]]]:
-    """Pictures with the same key that follow each other, up to `size` at a time.
+    """Pictures with the same key that follow each other, up to `size` at a time or until they fill the room.
 
     A picture whose key is None, and an item without a picture, comes alone.
     """
     batch: list[Read[T]] = []
+    gathered = 0
     last: Hashable | None = None
     for read in reads:
         if read.image is None:
@@ -152,12 +186,14 @@ def batches(
         its = key(read.image)
         if batch and (its is None or its != last):
             yield batch
-            batch = []
+            batch, gathered = [], 0
         batch.append(read)
-        last = its
-        if its is None or len(batch) == size:
+        last, gathered = its, gathered + read.size
+        del read  # or its picture would outlive its batch
+        if its is None or len(batch) == size or gathered >= room.limit:
             yield batch
-            batch = []
+            batch, gathered = [], 0
+        room.keep(gathered)
     if batch:
         yield batch
 
@@ -169,26 +205,31 @@ class WriteBehind:
 
     Args:
         most: pieces that may wait or be under way; `submit` waits for the oldest when there are more.
-        on_done: called in the thread of the block for every piece that is done, with 1.
+        on_done: called in the thread of the block for every piece that is done, with 1, whatever
+            ends the block.
     """
 
     def __init__(self, threads: int, most: int, on_done: Callable[[int], None]) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode")
         self._most, self._on_done = most, on_done
         self._has_failed = threading.Event()
-        self._pieces: deque[Future[None]] = deque()
+        self._pieces: deque[Future[bool]] = deque()
 
     def __enter__(self) -> WriteBehind:
         return self
 
-    def submit(self, work: Callable[[], None]) -> None:
-        """Has the work done. Raises what an earlier piece has raised."""
+    def submit(self, work: Callable[[], None], at_end: Callable[[], None] = lambda: None) -> None:
+        """Has the work done. Raises what an earlier piece has raised.
+
+        Args:
+            at_end: called in the thread once the piece is done, has failed, or is dropped after a failure.
+        """
         if self._has_failed.is_set():
             while self._pieces:
                 self._await_oldest()
         while self._pieces and (len(self._pieces) >= self._most or self._pieces[0].done()):
             self._await_oldest()
-        self._pieces.append(self._pool.submit(self._do, work))
+        self._pieces.append(self._pool.submit(self._do, work, at_end))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -198,16 +239,23 @@ class WriteBehind:
                 self._await_oldest()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
+            for piece in self._pieces:
+                if not piece.cancelled() and piece.exception() is None and piece.result():
+                    self._on_done(1)
 
-    def _do(self, work: Callable[[], None]) -> None:
-        if self._has_failed.is_set():
-            return  # the block will hear of it when it comes to the piece that failed
+    def _do(self, work: Callable[[], None], at_end: Callable[[], None]) -> bool:
+        """Whether the work has been done."""
         try:
+            if self._has_failed.is_set():
+                return False  # the block will hear of it when it comes to the piece that failed
             work()
+            return True
         except BaseException:
             self._has_failed.set()
             raise
+        finally:
+            at_end()
 
     def _await_oldest(self) -> None:
-        self._pieces.popleft().result()
-        self._on_done(1)
+        if self._pieces.popleft().result():
+            self._on_done(1)

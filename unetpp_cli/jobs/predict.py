@@ -16,6 +16,7 @@ from unetpp_cli.data.findings import counted
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.devices import choose_devices, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
+from unetpp_cli.files import sweep_beside
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import parse_tiling
@@ -193,19 +194,20 @@ def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
     )
 
     with Interruption(forwarded=is_worker()) as interruption:
-        stop = Stop(interruption, world)
+        stop, totals = Stop(interruption, world), Totals()
         try:
-            totals = paint(items, manner, stop)
+            paint(items, manner, stop, totals)
         except UserError as error:
             if world.size == 1:
                 raise
             stop.tell_others()
             if world.says_it_first(str(error)):
                 console.error(error.problem, error.cure)
-            totals = Totals(has_failed=True)
+            totals.has_failed = True
     if interruption:
         if world.is_main:
-            done = counted(totals.done, "image")
+            # The others are not waited for, who may have been ended at once.
+            done = ("at least " if world.size > 1 else "") + counted(totals.done, "image")
             console.say(f"Interrupted after {done}; --skip-existing goes on from here.")
         return interruption.exit_code
     return _end(totals, count, items, manner.writer.naming, world)
@@ -223,6 +225,8 @@ def _share(request: PredictRequest, naming: Naming, world: World) -> tuple[int, 
             "Give a folder: -o masks/",
         )
     world.from_main(lambda: refuse_collisions(items, naming))
+    if world.is_main:
+        sweep_beside(target for item in items for target in naming.targets(item).values())
     if scan.left_out:
         console.say(f"{counted(scan.left_out, 'file')} left out: named like outputs of an earlier predict.")
     if world.size > 1:

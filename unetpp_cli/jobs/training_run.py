@@ -20,7 +20,8 @@ from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.data.dataset import Example
 from unetpp_cli.data.loading import Batch, TrainingBatches
 from unetpp_cli.devices import autocast, memory_used
-from unetpp_cli.inference.evaluation import Evaluation, Stopped, evaluate
+from unetpp_cli.errors import Stopped
+from unetpp_cli.inference.evaluation import Evaluation, evaluate
 from unetpp_cli.jobs.interrupt import Interruption
 from unetpp_cli.jobs.run_folder import RunFolder
 from unetpp_cli.network.unetpp import UNetPlusPlus
