@@ -656,3 +656,13 @@ def test_a_write_error_is_told_as_one() -> None:
         writer.write(Item("x.png", "x.png", ""), np.zeros((2, 2, 3), np.uint8), predictor_says)
     save_mask("out/y.png", np.zeros((2, 2), np.uint8), CAMVID11)
     assert tree("out") == {"y.png"}
+
+
+def test_a_picture_too_narrow_for_the_models_size_is_named_and_skipped(model: Path, tmp_path: Path) -> None:
+    Path("in").mkdir()
+    Image.new("RGB", (60_000, 1)).save("in/line.png")
+    Image.new("RGB", (64, 48)).save("in/sound.png")
+    result = unetpp("predict", "in", "-o", "out", "--model", model, "--size", "360")
+    assert result.exit_code == 1, result.output
+    assert "line.png" in result.output
+    assert [path.name for path in Path("out").iterdir()] == ["sound.png"]

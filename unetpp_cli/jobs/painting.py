@@ -147,7 +147,12 @@ def paint(
 
     def decode(item: Item, reserve: Callable[[int], None]) -> npt.NDArray[np.uint8]:
         try:
-            return item.decode(predictor.channels, reserve)
+            image = item.decode(predictor.channels, reserve)
+            try:
+                predictor.network_size(*image.shape[:2])
+            except UserError as error:  # too narrow to be enlarged
+                raise UserError(f"{item.name}: {error.problem}", error.cure) from error
+            return image
         except MemoryError as error:  # before anything tells its size
             raise _out_of_memory(item) from error
 
