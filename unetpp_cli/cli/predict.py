@@ -37,8 +37,8 @@ def predict(
             "--output",
             metavar="PATH",
             help="A .png file for one image, else a folder, in which the tree of the inputs is kept. Without "
-            "it: NAME_mask.png beside each image; for NAME.zip the folder NAME_masks. Where two images differ "
-            "in their suffix alone, NAME keeps it.",
+            "it: NAME_mask.png beside each image; for NAME.zip the folder NAME_masks. Where two images "
+            "differ in their suffix alone, NAME keeps it.",
             rich_help_panel=LOOK,
         ),
     ] = None,
