@@ -134,7 +134,7 @@ def predict(
             rich_help_panel=RUN,
         ),
     ] = "",
-    precision: PrecisionOption = Precision.fp32,
+    precision: PrecisionOption = Precision.auto,
 ) -> None:
     """Paint a mask for every image.
 

@@ -99,7 +99,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         "layout": data.layout,
         "split_by": data.split_by,
         "images": len(pairs),
-        "sequences": sequences_of(stems),
+        "sequences": sequences_of(stems) if way.block > 1 else len(stems),
         "block": way.block,
         "blocks": len(set(blocks_of(stems, way.block))),
         **(_facts(way) if models else {}),
@@ -230,7 +230,7 @@ def _explain(split: str, stems: Sequence[str], block: int) -> None:
         console.explain(f"No intervals: {drawn} are too few to tell.{hint}")
         return
     console.explain(f"95 % intervals: bootstrap over {drawn}.")
-    if sequences_of(stems) == 1:
+    if block > 1 and sequences_of(stems) == 1:
         is_benchmark = all(segnet_split(stem) == "val" for stem in stems)
         clip = "one clip of 6.7 seconds" if is_benchmark else "one sequence, by their names"
         console.explain(

@@ -57,7 +57,7 @@ class PredictRequest:
     strict: bool = False
     batch_size: int | None = None
     gpus: str = ""
-    precision: str = "fp32"
+    precision: str = "auto"
 
 
 def predict(request: PredictRequest) -> int:
