@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -452,23 +453,28 @@ def test_an_output_folder_that_is_a_file_ends_it_at_once(pictures: Path) -> None
     assert Path("out").read_text() == "mine"
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk() -> Iterator[None]:
-    """No file may grow beyond 4 kB: the system then fails to write as it does on a full disk."""
+    """No file may grow beyond 4 kB: the system then fails to write as it does on a full disk.
+
+    Around the command only: what pytest prints may go to a file, too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("formats", ["palette,probs", "palette,overlay"])
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_ends_it_in_one_line(formats: str) -> None:
     Path("in").mkdir()
     for number in range(8):
         big = Image.fromarray(np.full((40, 40, 3), 40 * number % 256, np.uint8) | pixels(number, 40, 40))
         big.save(f"in/{number}.jpg", quality=30)
-    result = unetpp("predict", "in", "-o", "out", "--format", formats)
+    with small_disk():
+        result = unetpp("predict", "in", "-o", "out", "--format", formats)
     assert result.exit_code == 2
     assert result.output.count("Error:") == 1
     assert "File too large" in result.output
