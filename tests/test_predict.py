@@ -676,3 +676,11 @@ def test_a_picture_too_narrow_for_the_models_size_is_named_and_skipped(model: Pa
     assert result.exit_code == 1, result.output
     assert "line.png" in result.output
     assert [path.name for path in Path("out").iterdir()] == ["sound.png"]
+
+
+def test_skipped_masks_of_another_depth_are_pointed_out(pictures: Path) -> None:
+    ok("in", "-o", "out", "--depth", "2")
+    assert "otherwise" not in ok("in", "-o", "out", "--depth", "2", "--skip-existing")
+    output = " ".join(ok("in", "-o", "out", "--depth", "1", "--skip-existing").split())
+    assert "made otherwise: Depth 2, not 1" in output
+    assert output.count("made otherwise") == 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from unetpp_cli import masks
 from unetpp_cli.data.classes import ClassSet
@@ -51,6 +52,19 @@ class Writer:
             if kind != "probs":
                 with writing(path):
                     self._save(kind, path, image, prediction)
+
+    def differs(self, item: Item) -> str:
+        """How the files that are there for a picture came about otherwise: `Depth 4, not 1`; empty if they
+        did not, or do not tell."""
+        for path in self.naming.targets(item).values():
+            with contextlib.suppress(OSError, SyntaxError, ValueError), Image.open(path) as picture:
+                there = getattr(picture, "text", {})
+                return ", ".join(
+                    f"{key} {there[key][:12]}, not {wanted[:12]}"
+                    for key, wanted in self.text.items()
+                    if key != "Software" and there.get(key, wanted) != wanted
+                )
+        return ""
 
     def _save(self, kind: str, path: str, image: npt.NDArray[np.uint8], prediction: Prediction) -> None:
         mask, classes = prediction.mask, self.classes

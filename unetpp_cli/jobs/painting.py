@@ -140,6 +140,8 @@ def paint(
     def wanted() -> Iterator[Item]:
         for item in items:
             if manner.skip_existing and existing.all(writer.naming.targets(item).values()):
+                if not totals.skipped and (other := writer.differs(item)):
+                    console.warn(f"Files that are skipped were made otherwise: {other} ({item.name}).")
                 totals.skipped += 1
                 advance(1)
             else:
