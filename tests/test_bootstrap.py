@@ -34,8 +34,8 @@ def ious(matrix: Counts) -> list[float]:
 
 def all_draws(matrices: Counts) -> list[Counts]:
     """The sum of every draw of as many blocks, each draw as likely as the other."""
-    indices = range(len(matrices))
-    return [matrices[list(draw)].sum(0) for draw in itertools.product(indices, repeat=len(matrices))]
+    draws = np.array(list(itertools.product(range(len(matrices)), repeat=len(matrices))))
+    return list(matrices[draws].sum(1))
 
 
 def among(value: float, values: list[float], share: float) -> bool:

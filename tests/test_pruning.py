@@ -366,6 +366,7 @@ def test_the_command_writes_nothing_when_the_proof_fails(file: Path, monkeypatch
 # The article's size, once through everything.
 
 
+@pytest.mark.slow
 def test_width_64_built_saved_loaded_and_pruned_at_every_depth(tmp_path: Path) -> None:
     network = UNetPlusPlus().eval()
     randomise(network, network.heads, 3)
