@@ -1,4 +1,4 @@
-"""One process of `train.py`: sets the allocator, checks the memory formats, times the variants in turn."""
+"""One process of `train.py` or `predict.py`: sets the allocator, checks the memory formats, times in turn."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class Variant:
-    """A network under one of two ways to train it.
+    """A network under one of two ways to use it.
 
     Attributes:
         network: one of `networks.CANDIDATES`.
-        settings: `plain` (fp32, NCHW, torch's defaults, the usual loop), or ours: `fp32`, `bf16`, `compile`
-            (bf16, compiled).
-        workers: processes that load, for epochs.
+        settings: `plain` (fp32, NCHW, torch's defaults, the usual loop), or ours: `fp32`, `tf32`, `bf16`,
+            `compile` (bf16, compiled).
+        number: processes that load, for epochs; the depth, for passes; 0 when left out.
     """
 
     network: str
     settings: str
-    workers: int = 0
+    number: int = 0
 
     @staticmethod
     def parse(key: str) -> Variant:
         """Reads `ours/bf16` or `ours/bf16/4`."""
-        network, settings, *workers = key.split("/")
-        return Variant(network, settings, int(workers[0]) if workers else 0)
+        network, settings, *number = key.split("/")
+        return Variant(network, settings, int(number[0]) if number else 0)
 
     @property
     def ours(self) -> bool:
@@ -50,8 +50,8 @@ class Variant:
 
     @property
     def precision(self) -> str:
-        """`fp32` or `bf16`."""
-        return "bf16" if self.settings in ("bf16", "compile") else "fp32"
+        """`fp32`, `tf32` or `bf16`."""
+        return {"plain": "fp32", "compile": "bf16"}.get(self.settings, self.settings)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -59,12 +59,17 @@ class Variant:
         return torch.channels_last if self.ours else torch.contiguous_format
 
 
-def work(task: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
-    """Does one task of `train.py` in this process.
+Run = Callable[[], object]
+Prepare = Callable[[Variant, dict[str, Any], torch.device], tuple[Run, dict[str, Any]]]
+"""A variant, the task and the device -> what is timed, and what is known of it."""
+
+
+def work(task: dict[str, Any], say: Callable[[str], None], prepare: Prepare | None = None) -> dict[str, Any]:
+    """Does one task of `train.py`, or of whoever brings its own `prepare`, in this process.
 
     Args:
-        task: `group` (step, epoch), `allocator` (kept, system), `variants`, `width`, `batch`, `size`,
-            `rounds`, `inner`, `device`, and for epochs `data` and `images`.
+        task: `group` (step, epoch, ...), `allocator` (kept, system), `variants`, `rounds`, `inner`, `device`
+            and what `prepare` needs: `width`, `batch`, `size`, and for epochs `data` and `images`.
 
     Returns:
         `allocator` (what is in force), `torch_threads` and per variant, under `variants`, its numbers or a
@@ -76,16 +81,16 @@ def work(task: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
         device = torch.device("cuda", torch.cuda.current_device())
     finish = partial(torch.cuda.synchronize, device) if device.type == "cuda" else bool
     variants = {key: Variant.parse(key) for key in task["variants"]}
-    prepare = _prepare_step if task["group"] == "step" else _prepare_epochs
+    prepare = prepare or (_prepare_step if task["group"] == "step" else _prepare_epochs)
     report: dict[str, dict[str, Any]] = {}
-    runs: dict[str, Callable[[], object]] = {}
+    runs: dict[str, Run] = {}
     for key, variant in variants.items():
         try:
             run, report[key] = prepare(variant, task, device)
             runs[key] = _timed(run, variant, device)
             # Compiles and chooses kernels; an epoch's decodes as well.
             report[key]["first_seconds"] = interleaved({key: runs[key]}, 1, finish=finish)[key][0]
-            if task["group"] == "step":
+            if task["group"] in ("step", "pass"):
                 interleaved({key: runs[key]}, WARM_UP, finish=finish)
         except Exception as error:  # the other rows are worth having all the same
             report[key] = {"note": f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
@@ -120,9 +125,7 @@ def check_formats(network: nn.Module, image: Tensor, output: Tensor, wanted: tor
         assert not tensor.is_contiguous(memory_format=other), f"the {name} are {other} as well"
 
 
-def _prepare_step(
-    variant: Variant, task: dict[str, Any], device: torch.device
-) -> tuple[Callable[[], object], dict[str, Any]]:
+def _prepare_step(variant: Variant, task: dict[str, Any], device: torch.device) -> tuple[Run, dict[str, Any]]:
     """A training step on one batch that stays where it is, and what is known of the network."""
     network = build(variant.network, task["width"])
     if variant.ours:
@@ -151,14 +154,14 @@ def _prepare_step(
 
 def _prepare_epochs(
     variant: Variant, task: dict[str, Any], device: torch.device
-) -> tuple[Callable[[], object], dict[str, Any]]:
+) -> tuple[Run, dict[str, Any]]:
     """An epoch with data, from the files to the last step."""
     options = {name: task[name] for name in ("images", "width", "batch", "size")}
     folder = Path(task["data"])
     if variant.network == "article":
         epoch = article_epochs(folder, device=device, **options)
     else:
-        precision, workers = variant.precision, variant.workers
+        precision, workers = variant.precision, variant.number
         epoch = our_epochs(folder, device=device, precision=precision, workers=workers, **options)
     facts: dict[str, Any] = {}
 
@@ -168,7 +171,7 @@ def _prepare_epochs(
     return run, facts
 
 
-def _timed(run: Callable[[], object], variant: Variant, device: torch.device) -> Callable[[], object]:
+def _timed(run: Run, variant: Variant, device: torch.device) -> Run:
     """`run` under the variant's process-wide settings."""
     if device.type != "cuda":
         return run
@@ -181,9 +184,7 @@ def _timed(run: Callable[[], object], variant: Variant, device: torch.device) ->
     return timed
 
 
-def _watch_gpu(
-    run: Callable[[], object], report: dict[str, Any], device: torch.device, profiled: bool
-) -> None:
+def _watch_gpu(run: Run, report: dict[str, Any], device: torch.device, profiled: bool) -> None:
     """Adds, of one more run, the peak of the memory and, if asked for, the seconds in which a kernel ran."""
     from torch.profiler import ProfilerActivity, profile
 

@@ -1,4 +1,4 @@
-"""The tables of `train.py`: its measurements as Markdown."""
+"""The tables of `train.py`, and what those of `predict.py` share with them: measurements as Markdown."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ ARTICLE = "article/plain"
 SETTINGS = {
     "plain": "as shipped: fp32, NCHW, plain loop",
     "fp32": "ours: channels last, fp32",
+    "tf32": "ours: channels last, tf32",
     "bf16": "ours: channels last, bf16",
     "compile": "ours: channels last, bf16, compiled",
 }
@@ -28,7 +29,7 @@ def step_table(report: dict[str, Any], options: argparse.Namespace) -> str:
     header += ["GPU memory beyond the weights, GiB"] if gpu else []
     rows = []
     for key, entry in variants.items():
-        row = [*_titles(key, options), _count(entry.get("parameters")), _gmac(entry.get("macs"))]
+        row = [*titles(key, options), count(entry.get("parameters")), gmac(entry.get("macs"))]
         if "seconds" not in entry or "note" in entry:
             rows.append([*row, entry.get("note", "not measured"), *[""] * (len(header) - len(row) - 1)])
             continue
@@ -38,13 +39,13 @@ def step_table(report: dict[str, Any], options: argparse.Namespace) -> str:
         row += [milliseconds(median), f"{milliseconds(low)}-{milliseconds(high)}"]
         row += [
             f"{options.batch / median:.1f}",
-            _against(variants, ARTICLE, key),
-            _against(variants, key, best),
+            against(variants, ARTICLE, key),
+            against(variants, key, best),
         ]
         if gpu:
             row.append(_memory(entry))
         rows.append(row)
-    return _allocator(report["allocator"]) + "\n\n" + table(header, rows)
+    return allocator(report["allocator"]) + "\n\n" + table(header, rows)
 
 
 def epoch_table(report: dict[str, Any], options: argparse.Namespace) -> str:
@@ -55,7 +56,7 @@ def epoch_table(report: dict[str, Any], options: argparse.Namespace) -> str:
     header += ["against the article", *(["GPU without a kernel"] if gpu else [])]
     rows = []
     for key, entry in variants.items():
-        row = [*_titles(key, options), _input(key)]
+        row = [*titles(key, options), _input(key)]
         if "seconds" not in entry:
             rows.append([*row, entry.get("note", "not measured"), *[""] * (len(header) - len(row) - 1)])
             continue
@@ -63,9 +64,9 @@ def epoch_table(report: dict[str, Any], options: argparse.Namespace) -> str:
         low, high = quartiles(seconds)
         median = statistics.median(seconds)
         row += [f"{entry['first_seconds']:.2f}", f"{median:.3f}", f"{low:.3f}-{high:.3f}"]
-        row += [f"{entry['images'] / median:.1f}", _against(variants, ARTICLE, key)]
+        row += [f"{entry['images'] / median:.1f}", against(variants, ARTICLE, key)]
         rows.append([*row, *([_idle(entry, median)] if gpu else [])])
-    return _allocator(report["allocator"]) + "\n\n" + table(header, rows)
+    return allocator(report["allocator"]) + "\n\n" + table(header, rows)
 
 
 def process_table(reports: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> str:
@@ -74,7 +75,7 @@ def process_table(reports: dict[str, list[dict[str, Any]]], options: argparse.Na
     article = [entry.get("median_seconds") for entry in reports.get(ARTICLE, [])]
     rows = []
     for key, entries in reports.items():
-        name, settings = _titles(key, options)
+        name, settings = titles(key, options)
         workers = "".join(f", {number} workers" for number in key.split("/")[2:])
         row = [name, settings + workers, entries[0]["allocator"]]
         if failed := [entry["note"] for entry in entries if "note" in entry]:
@@ -88,7 +89,8 @@ def process_table(reports: dict[str, list[dict[str, Any]]], options: argparse.Na
     return table(header, rows)
 
 
-def _titles(key: str, options: argparse.Namespace) -> list[str]:
+def titles(key: str, options: argparse.Namespace) -> list[str]:
+    """Network and settings of a row, in words."""
     network, settings = key.split("/")[:2]
     return [CANDIDATES[network].title.format(width=options.width), SETTINGS[settings]]
 
@@ -108,7 +110,8 @@ def _ours(variants: dict[str, Any]) -> str:
     return ""
 
 
-def _against(variants: dict[str, Any], slow: str, fast: str) -> str:
+def against(variants: dict[str, Any], slow: str, fast: str) -> str:
+    """How many times as fast as `slow` the row `fast` is; nothing where one of them was not measured."""
     if not all("seconds" in variants.get(key, {}) and "note" not in variants[key] for key in (slow, fast)):
         return ""
     return f"{ratio(variants[slow]['seconds'], variants[fast]['seconds']):.2f}"
@@ -127,15 +130,18 @@ def _idle(entry: dict[str, Any], median: float) -> str:
     return f"{100 * max(0.0, 1 - entry['kernel_seconds'] / median):.1f} %"
 
 
-def _allocator(allocator: str) -> str:
-    if allocator == "kept":
+def allocator(how: str) -> str:
+    """How the rows of one process were timed, in a sentence."""
+    if how == "kept":
         return "One process, rounds in turn; glibc keeps its pages, for every row alike."
     return "One process, rounds in turn; the allocator as it comes, for every row alike."
 
 
-def _count(number: int | None) -> str:
+def count(number: int | None) -> str:
+    """With commas; nothing where it is not known."""
     return "" if number is None else f"{number:,}"
 
 
-def _gmac(number: int | None) -> str:
+def gmac(number: int | None) -> str:
+    """Multiply-accumulates in 1e9; nothing where they are not known."""
     return "" if number is None else f"{number / 1e9:.2f}"

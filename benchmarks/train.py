@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,17 +22,17 @@ import torch
 
 from benchmarks.measure import PACKAGES, PEER_PACKAGES, environment, environment_line
 from benchmarks.networks import CANDIDATES, PEERS
+from benchmarks.processes import KERNELS, answer, in_turn, installed, run_task, say, split
 from benchmarks.tables import epoch_table, process_table, step_table
-from unetpp_cli.allocator import SWITCH
-
-KERNELS = "65536"
 
 
 def main() -> int:
     """The command line; exits with 1 when a row failed."""
     options = _arguments()
     if options.worker:
-        return _worker(json.loads(options.worker))
+        from benchmarks.contest import work
+
+        return answer(json.loads(options.worker), work)
     facts = environment(options.device, (*PACKAGES, *PEER_PACKAGES))
     report: dict[str, Any] = {
         "command": " ".join(["benchmarks/train.py", *sys.argv[1:]]),
@@ -45,16 +41,16 @@ def main() -> int:
     }
     tuned = ["fp32", "bf16"] if facts["native_bf16"] else ["fp32"]
     if not facts["native_bf16"]:
-        _say("no native bf16 here: the bf16 rows are left out")
+        say("no native bf16 here: the bf16 rows are left out")
     text = [f"{options.device}, batch {options.batch}, {options.size}x{options.size}, one head.\n"]
     text += [environment_line(facts) + "\n"]
     with contextlib.ExitStack() as stack:
         if options.group in ("step", "all"):
             variants = options.variants or _step_variants(options, tuned)
-            missing = [key for key in variants if not _installed(key)]
+            missing = [key for key in variants if not installed(key)]
             there = [key for key in variants if key not in missing]
             task = _task(options, "step", "kept", there)
-            report["step"] = _run(task)
+            report["step"] = run_task(__file__, task)
             report["step"]["variants"] |= {key: {"note": "not installed"} for key in missing}
             text += ["### A step, the allocator equal\n", step_table(report["step"], options)]
             if options.repeats:
@@ -65,7 +61,7 @@ def main() -> int:
             chosen = [key for key in options.variants if key.split("/")[0] in ("article", "ours")]
             variants = chosen or _epoch_variants(options, tuned)
             task = _task(options, "epoch", "kept", variants, data)
-            report["epoch"] = _run(task)
+            report["epoch"] = run_task(__file__, task)
             text += ["### An epoch with data, the allocator equal\n", epoch_table(report["epoch"], options)]
             if options.repeats:
                 report["epoch_processes"] = _processes(options, "epoch", variants, data)
@@ -105,7 +101,7 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"--size {options.size} is no multiple of 32")
     if options.images < options.batch:
         parser.error(f"--images {options.images} do not fill a batch of {options.batch}")
-    if unknown := sorted({*_split(options.peers)} - {*PEERS, "all", "none"}):
+    if unknown := sorted({*split(options.peers)} - {*PEERS, "all", "none"}):
         parser.error(f"--peers {','.join(unknown)}: choose among all, none, {', '.join(PEERS)}")
     gpu = options.device == "cuda"
     if gpu and not torch.cuda.is_available():
@@ -126,7 +122,7 @@ def _variants(text: str) -> list[str]:
 
 def _step_variants(options: argparse.Namespace, tuned: list[str]) -> list[str]:
     """The article as it is, ours, and every peer first as it is and then with our settings."""
-    chosen = PEERS if options.peers == "all" else () if options.peers == "none" else _split(options.peers)
+    chosen = PEERS if options.peers == "all" else () if options.peers == "none" else split(options.peers)
     keys = ["article/plain", *[f"ours/{settings}" for settings in tuned]]
     keys += ["ours/compile"] if options.compile else []
     for peer in ("article", *chosen):
@@ -136,17 +132,8 @@ def _step_variants(options: argparse.Namespace, tuned: list[str]) -> list[str]:
 
 
 def _epoch_variants(options: argparse.Namespace, tuned: list[str]) -> list[str]:
-    ours = [f"ours/{settings}/{workers}" for settings in tuned for workers in _split(options.workers)]
+    ours = [f"ours/{settings}/{workers}" for settings in tuned for workers in split(options.workers)]
     return ["article/plain", *ours]
-
-
-def _installed(key: str) -> bool:
-    package = CANDIDATES[key.split("/")[0]].package
-    return not package or importlib.util.find_spec(package) is not None
-
-
-def _split(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
 
 
 def _task(
@@ -162,64 +149,17 @@ def _task(
 def _processes(
     options: argparse.Namespace, group: str, variants: list[str], data: str = ""
 ) -> dict[str, list[dict[str, Any]]]:
-    """Whole processes in turn: baselines with the allocator as it comes, ours as our command line sets it.
-
-    Returns:
-        Per variant one report for each repeat.
-    """
-    chosen = [key for key in variants if key.endswith("/plain") or key.startswith("ours/")]
-    reports: dict[str, list[dict[str, Any]]] = {key: [] for key in chosen}
-    for number in range(1, options.repeats + 1):
-        for key in chosen:
-            _say(f"process {number}/{options.repeats} of {key}")
-            allocator = "kept" if key.startswith("ours/") else "system"
-            done = _run(_task(options, group, allocator, [key], data))
-            reports[key].append({"allocator": done["allocator"], **done["variants"][key]})
-    return reports
-
-
-def _run(task: dict[str, Any]) -> dict[str, Any]:
-    """Runs a task in a process of its own and returns its report.
-
-    Raises:
-        SystemExit: the process died.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        task = {**task, "out": str(Path(folder) / "report.json")}
-        line = [sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps(task)]
-        # The switch that leaves the allocator alone would make the rows say what is not so.
-        env = {name: value for name, value in os.environ.items() if name != SWITCH}
-        # oneDNN keeps 1024 compiled kernels. A process with all variants needs more, and would, turn by turn,
-        # compile each anew at every step: three times the time at small sizes, for most rows but not all.
-        env["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = KERNELS
-        done = subprocess.run(line, env=env, check=False)
-        if done.returncode:
-            raise SystemExit(f"the process for {', '.join(task['variants'])} ended with {done.returncode}")
-        report: dict[str, Any] = json.loads(Path(task["out"]).read_text(encoding="utf-8"))
-        return report
-
-
-def _worker(task: dict[str, Any]) -> int:
-    from benchmarks.contest import work
-
-    report = work(task, _say)
-    for entry in report["variants"].values():
-        if "seconds" in entry:
-            entry["median_seconds"] = statistics.median(entry["seconds"])
-    Path(task["out"]).write_text(json.dumps(report), encoding="utf-8")
-    return 0
+    return in_turn(
+        __file__, variants, options.repeats, lambda how, key: _task(options, group, how, [key], data)
+    )
 
 
 def _draw(stack: contextlib.ExitStack, images: int) -> str:
     from benchmarks.scenes import write_scenes
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unetpp-benchmark-")))
-    _say(f"drawing {images} scenes")
+    say(f"drawing {images} scenes")
     return str(write_scenes(folder / "scenes", images))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

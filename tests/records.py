@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from unetpp_cli.data.classes import ClassSet
-from unetpp_cli.inference.metrics import DepthResult, Scores
+from unetpp_cli.inference.metrics import Cost, DepthResult, Difference, Interval, Scores
 from unetpp_cli.report.history import EpochRecord, HeadScore
 
 NAN = math.nan
@@ -41,10 +41,38 @@ def two_classes(hit: int = 60) -> Scores:
 
 def two_results() -> list[DepthResult]:
     return [
-        DepthResult(1, two_classes(40), 33_723, 2.956, 22.14),
-        DepthResult(2, two_classes(80), 2_956_619, 23.102, 144.2),
-        DepthResult(None, two_classes(70), 2_958_100, 23.3, None),
+        DepthResult(1, two_classes(40), Cost(33_723, 2.956, 140_000, 22.14)),
+        DepthResult(2, two_classes(80), Cost(2_956_619, 23.102, 11_900_000, 144.2)),
+        DepthResult(None, two_classes(70), Cost(2_958_100, 23.3, 11_950_000)),
     ]
+
+
+def full_results() -> list[DepthResult]:
+    """The same with everything that can be measured."""
+    boundary = np.array([0.5, 0.25, NAN])
+    return [
+        dataclasses.replace(
+            result,
+            cost=dataclasses.replace(result.cost, milliseconds=20.0 * row, peak_bytes=300_000_000 * row),
+            boundary=boundary + 0.1 * row,
+            interval=Interval(result.scores.miou - 0.02, result.scores.miou + 0.01 * row),
+        )
+        for row, result in enumerate(two_results(), start=1)
+        if result.cost is not None
+    ]
+
+
+def two_differences(low: float = 0.004, high: float = 0.019) -> Difference:
+    """b against a: grass better, sky open, the third class nowhere; the interval of the mean as given."""
+    intervals = np.array([[0.0002, 0.05], [-0.031, 0.012], [NAN, NAN]])
+    return Difference(
+        "a[1].safetensors",
+        "b.safetensors",
+        0.0123,
+        Interval(low, high),
+        np.array([0.03, -0.0054, NAN]),
+        intervals,
+    )
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from unetpp_cli.config import TrainConfig, describe, read_config_file, read_recipe, recipe_names, resolve
@@ -114,9 +114,35 @@ def test_every_key_is_described() -> None:
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 800))
 def test_fit_keeps_the_aspect(height: int, width: int, side: int) -> None:
+    assume(side * max(height, width) / min(height, width) < 2**16)
+    assume(side**2 / min(height, width) ** 2 < 64)
     new_height, new_width = Geometry.parse(f"fit {side}").size(height, width)
     assert min(new_height, new_width) == side
     assert abs(new_height / new_width - height / width) <= (height / width) / min(new_height, new_width)
+
+
+@pytest.mark.parametrize(
+    ("size", "height", "width", "seen"),
+    [
+        ("fit 96", 1, 3000, "288000x96"),  # a side is too long
+        ("fit 96", 3000, 1, "96x288000"),
+        ("fit 5000", 600, 600, "5000x5000"),  # 69 times its pixels
+        ("fit 5000", 640, 640, None),  # 61 times
+        ("fit 4000", 2, 2, None),  # below 16 megapixels
+        ("fit 32", 1, 2048, None),  # exactly MAX_SIDE
+        ("stretch 5000x5000", 2, 2, None),
+        ("native", 1, 300_000, None),
+    ],
+)
+def test_fit_does_not_make_a_tiny_picture_enormous(
+    size: str, height: int, width: int, seen: str | None
+) -> None:
+    geometry = Geometry.parse(size)
+    if seen is None:
+        geometry.size(height, width)
+    else:
+        with pytest.raises(UserError, match=f"{width}x{height} .* at {seen}: .*--size native"):
+            geometry.size(height, width)
 
 
 @given(st.sampled_from(["native", "fit {}", "stretch {}x{}"]), st.integers(1, 5000), st.integers(1, 5000))

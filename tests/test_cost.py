@@ -11,7 +11,7 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 
-from unetpp_cli.network.cost import macs, milliseconds, parameters
+from unetpp_cli.network.cost import macs, milliseconds, parameters, side_by_side
 from unetpp_cli.network.header import Architecture
 from unetpp_cli.network.pruning import prune
 from unetpp_cli.network.weights import architecture_of
@@ -129,7 +129,10 @@ def test_milliseconds_times_the_passes_it_says(batch: int, repeats: int, passes:
     for name, head in network.head.items():
         head.register_forward_hook(lambda *_, name=name: heads.append(name))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    took = milliseconds(network, 9, 12, 2, batch=batch, ensemble=ensemble, repeats=repeats, budget=1e9)
+    if ensemble:
+        took = side_by_side(network, 9, 12, [network.heads], batch=batch, repeats=repeats, budget=1e9)[0]
+    else:
+        took = milliseconds(network, 9, 12, 2, batch=batch, repeats=repeats, budget=1e9)
     assert took > 0
     assert seen == [((batch, 3, 12, 12), False, True)] * passes
     assert heads == (["1", "2"] if ensemble else ["2"]) * passes
@@ -163,3 +166,12 @@ def test_counting_needs_no_torch() -> None:
         "assert parameters(net) == 47194379 and macs(net, 224, 224) and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_runs_that_are_timed_take_turns() -> None:
+    network, order = trained(width=1, depth=2), []
+    runs = [lambda image: order.append("a"), lambda image: order.append("b")]
+    warm: list[int] = []
+    assert len(side_by_side(network, 8, 8, runs, repeats=3, budget=1e9, on_warm=warm.append)) == 2
+    assert order == ["a", "b"] * 4
+    assert warm == [0, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,64 @@ def test_every_mode_becomes_rgb(data: bytes, expected: npt.NDArray[np.uint8]) ->
     assert image.flags.writeable
 
 
+def plainly_scaled(values: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:
+    """What `decode_image` promises of deep pixels, computed at once in float64."""
+    deep = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
+    ranges = [1.0] * (mode == "F") + [255.0] * (mode in "IF") + [65_535.0, deep.max(initial=0)]
+    full = ranges[0] if mode not in "IF" else next(bound for bound in ranges if deep.max(initial=0) <= bound)
+    scaled: npt.NDArray[np.uint8] = (deep * (255 / full)).round().astype(np.uint8)
+    return scaled
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 18])
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_16_bits_are_scaled_like_float64(
+    piece: int, big_endian: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_PIECE", piece)
+    values = np.arange(65_536, dtype=">u2" if big_endian else "<u2").reshape(128, 512)[
+        :: 64 // min(piece, 64)
+    ]
+    mode = "I;16B" if big_endian else "I;16"
+    np.testing.assert_array_equal(images._to_8_bits(values, mode), plainly_scaled(values, mode))
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 18])
+@pytest.mark.parametrize("top", [0, 1, 3, 255, 256, 65_535, 65_536, 2**31 - 1])
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_integers_and_floats_are_scaled_in_pieces(
+    mode: str, top: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_PIECE", piece)
+    values = np.random.default_rng(top).uniform(-top / 4, top, (9, 13))
+    values[8, 11] = top  # not in the first piece
+    deep = values.astype(np.int32 if mode == "I" else np.float32)
+    if mode == "F":
+        deep[3, :3] = np.nan, np.inf, -np.inf
+    np.testing.assert_array_equal(images._to_8_bits(deep, mode), plainly_scaled(deep, mode))
+    assert images._to_8_bits(deep[:0], mode).shape == (0, 13)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", np.uint16), ("I", np.int32), ("F", np.float32)])
+def test_scaling_deep_pixels_takes_little_memory(mode: str, kind: type) -> None:
+    values = np.full((3000, 3000), 200, kind)
+    tracemalloc.start()
+    try:
+        images._to_8_bits(values, mode)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * values.size, "the result has a byte a pixel, float64 would have eight"
+
+
+def test_a_lack_of_memory_is_not_the_pictures_fault() -> None:
+    def reserve(size: int) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        decode_image(png(Image.fromarray(RGB)), reserve=reserve)
+
+
 def test_a_jpeg_is_near_what_was_saved() -> None:
     smooth = np.dstack([np.tile(np.linspace(0, 255, 64), (48, 1))] * 3).astype(np.uint8)
     data = png(Image.fromarray(smooth), "JPEG", quality=95)
@@ -121,6 +180,25 @@ def test_a_nonsensical_orientation_is_ignored() -> None:
     exif = Image.Exif()
     exif[0x0112] = 77
     np.testing.assert_array_equal(decode_image(png(Image.fromarray(RGB), exif=exif)), RGB)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, 72), (1, 24)])
+def test_room_is_asked_for_before_a_pixel_is_decoded(channels: int, size: int) -> None:
+    asked: list[int] = []
+    data = png(Image.fromarray(RGB))
+    assert decode_image(data, channels, reserve=asked.append).nbytes == size
+    assert asked == [size]
+    with pytest.raises(UserError, match="damaged one"):
+        decode_image(b"no picture", channels, reserve=asked.append)
+    assert asked == [size]
+    with pytest.raises(UserError):
+        decode_image(data[:-40], channels, reserve=asked.append)  # the header is sound
+    assert asked == [size] * 2
+
+
+def test_a_reason_of_the_system_is_told_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Cannot read the picture .*: Is a directory\."):
+        decode_image(tmp_path)
 
 
 def test_paths_and_streams_are_read_too(tmp_path: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +19,12 @@ from unetpp_cli.data.classes import CAMVID11, CAMVID33, VOID, ClassSet, palette
 from unetpp_cli.data.dataset import Example, chw
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.errors import UserError
-from unetpp_cli.inference.evaluation import evaluate
+from unetpp_cli.inference.counting import Tally
+from unetpp_cli.inference.evaluation import Evaluation, evaluate
+from unetpp_cli.inference.logits import disagreement, entropy
 from unetpp_cli.inference.metrics import Scores
-from unetpp_cli.inference.predictor import Predictor
+from unetpp_cli.inference.predictor import _STRIP, Predictor
+from unetpp_cli.inference.tiles import Tiling
 from unetpp_cli.network.header import Header
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import Model, architecture_of
@@ -25,9 +33,11 @@ CPU = torch.device("cpu")
 THREE = ClassSet("three", ("a", "b", "c"), palette(3))
 
 
-def model(classes: ClassSet = THREE, geometry: str = "native", channels: int = 3, depth: int = 2) -> Model:
+def model(
+    classes: ClassSet = THREE, geometry: str = "native", channels: int = 3, depth: int = 2, width: int = 4
+) -> Model:
     torch.manual_seed(1)
-    network = UNetPlusPlus(len(classes), channels, width=4, depth=depth)
+    network = UNetPlusPlus(len(classes), channels, width=width, depth=depth)
     network.train()(torch.randn(4, channels, 32, 32))  # BatchNorm statistics other than 0 and 1
     header = Header(
         architecture=architecture_of(network),
@@ -95,13 +105,13 @@ def test_evaluation_counts_every_labelled_pixel_at_native_size() -> None:
     header = one.header
     seen: list[int] = []
     result = evaluate(
-        one.network,
+        one.network.heads,
+        one.network.head_depths,
         [examples[:2], examples[2:]],
         THREE,
         header.mean,
         header.std,
         CPU,
-        "fp32",
         with_ensemble=True,
         with_losses=True,
         on_images=seen.append,
@@ -130,9 +140,11 @@ def test_evaluation_counts_every_labelled_pixel_at_native_size() -> None:
             loss[depth] -= picked[truth[rows, columns], rows, columns].sum()
         count += int((truth != VOID).sum())
     assert result.ensemble is not None
-    for key, scores in [(1, result.heads[1]), (2, result.heads[2]), (None, result.ensemble)]:
-        assert np.abs(scores.confusion - expected[key]).sum() <= 4, "but for ties in the last bit"
-        assert scores.confusion.sum() == count
+    for key, tally in [(1, result.heads[1]), (2, result.heads[2]), (None, result.ensemble)]:
+        assert np.abs(tally.confusion - expected[key]).sum() <= 4, "but for ties in the last bit"
+        assert tally.confusion.sum() == count
+        assert not tally.images, "no image was to be looked at by itself"
+        assert tally.boundary is None
     assert result.losses[2] == pytest.approx(loss[2] / count, rel=1e-4)
     assert result.losses[1] == pytest.approx(loss[1] / count, rel=1e-4)
 
@@ -184,6 +196,222 @@ def test_depth_and_ensemble() -> None:
         Predictor(one, depth=3)
 
 
+def expected_scores(one: Model, image: np.ndarray, depth: int) -> torch.Tensor:
+    """Logits at the image's size, step by step: (K, H, W)."""
+    x = (chw(one.header.geometry.image(image))[None].float() / 255 - 0.5) / 0.2
+    with torch.no_grad():
+        logits = one.network(x, depth)
+    return torch.nn.functional.interpolate(logits, size=image.shape[:2], mode="bilinear")[0]
+
+
+def assert_same_mask(mask: np.ndarray, scores: torch.Tensor) -> None:
+    """But for near-ties, where the last bit decides."""
+    first, second = scores.topk(2, 0).values
+    clear = (first - second > 1e-4).numpy()
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(mask[clear], scores.argmax(0).numpy()[clear])
+
+
+def test_a_batch_of_several_sizes_that_the_network_sees_alike() -> None:
+    one = model(geometry="stretch 32x24")
+    images = [picture(21, 34, seed=1), picture(21, 34, seed=2), picture(40, 20, seed=3)]
+    shapes = []
+    one.network.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    predictions = Predictor(one).predict(images)
+    assert shapes == [(3, 3, 24, 32)]
+    for image, prediction in zip(images, predictions, strict=True):
+        assert prediction.mask.shape == image.shape[:2]
+        assert_same_mask(prediction.mask, expected_scores(one, image, 2))
+        assert prediction.entropy is None
+        assert prediction.disagreement is None
+    assert Predictor(one).predict([]) == []
+
+
+def test_what_makes_no_batch_is_refused() -> None:
+    one = model()
+    with pytest.raises(ValueError, match="no batch"):
+        Predictor(one).predict([picture(20, 20), picture(20, 24)])
+    predictor = Predictor(one, tiling=Tiling(64))
+    assert predictor.is_tiled(100, 40)
+    assert not predictor.is_tiled(64, 64)
+    with pytest.raises(ValueError, match="no batch"):
+        predictor.predict([picture(100, 40), picture(100, 40)])
+    assert len(predictor.predict([picture(64, 64), picture(64, 64)])) == 2
+
+
+@pytest.mark.parametrize("use_ensemble", [False, True])
+def test_probabilities_and_doubts_follow_their_definitions(use_ensemble: bool) -> None:
+    one = model(geometry="stretch 32x24")
+    images = [picture(30, 44, seed=1), picture(30, 44, seed=2)]
+    strips: dict[int, list[np.ndarray]] = {0: [], 1: []}
+
+    def collect(number: int, first: int, strip: np.ndarray) -> None:
+        assert first == sum(len(one) for one in strips[number]), "top to bottom"
+        assert strip.dtype == np.float16
+        strips[number].append(strip)
+
+    predictor = Predictor(one, use_ensemble=use_ensemble)
+    predictions = predictor.predict(images, uncertainty=True, on_probabilities=collect)
+    for number, image in enumerate(images):
+        heads = np.stack([expected_scores(one, image, d).double().softmax(0).numpy() for d in (1, 2)])
+        mean = heads.mean(0)
+        answer = mean if use_ensemble else heads[1]
+
+        def entropy(p: np.ndarray) -> np.ndarray:
+            return -(p * np.log(p)).sum(-3)
+
+        doubt, apart = predictions[number].entropy, predictions[number].disagreement
+        assert doubt is not None
+        assert apart is not None
+        assert doubt.dtype == apart.dtype == np.uint8
+        assert np.abs(doubt - 255 * entropy(answer) / np.log(3)).max() <= 0.51
+        spread = (entropy(mean) - entropy(heads).mean(0)) / np.log(2)  # of two heads at most log 2
+        assert np.abs(apart - 255 * spread).max() <= 0.51
+        assert apart.max() > 0
+        given = np.concatenate(strips[number])
+        assert given.shape == (30, 44, 3)
+        assert np.abs(given - answer.transpose(1, 2, 0)).max() < 1e-3
+        assert_same_mask(predictions[number].mask, torch.from_numpy(answer))
+
+
+def test_extremes_of_doubt() -> None:
+    """Two heads, each sure of another class, disagree as much as can be; uniform ones are all doubt."""
+    sure = torch.tensor([100.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    other = torch.tensor([0.0, 100.0, 0.0]).view(1, 3, 1, 1)
+    uniform = torch.zeros(1, 3, 1, 1)
+    assert float(disagreement([sure, other])) == pytest.approx(1)
+    assert float(disagreement([uniform, uniform])) == pytest.approx(0, abs=1e-6)
+    assert float(entropy(uniform.softmax(1))) == pytest.approx(1)
+    assert float(entropy(sure.softmax(1))) == pytest.approx(0)
+    assert float(entropy(torch.ones(1, 1, 1, 1))) == 0, "one class, no doubt"
+
+
+def test_one_head_has_nobody_to_disagree_with() -> None:
+    prediction = Predictor(model(), depth=1).predict([picture(20, 24)], uncertainty=True)[0]
+    assert prediction.entropy is not None
+    assert prediction.disagreement is None
+
+
+def test_doubts_cost_nothing_when_nobody_asks() -> None:
+    one = model()
+    calls = []
+    one.network.head["1"].register_forward_hook(lambda *_: calls.append(1))
+    Predictor(one).predict([picture(20, 24)])
+    assert calls == []
+    Predictor(one).predict([picture(20, 24)], uncertainty=True)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("geometry", ["native", "fit 160"])
+def test_tiles_and_strips_give_the_same_as_the_whole(geometry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = model(geometry=geometry)
+    image = picture(231, 190)
+    whole = Predictor(one).predict([image], uncertainty=True)[0]
+    strips: list[np.ndarray] = []
+    predictor = Predictor(one, tiling=Tiling(80))
+    assert predictor.is_tiled(231, 190)
+    monkeypatch.setitem(_STRIP, "cpu", 5 * 190 * 3)  # five rows at once
+    tiled = predictor.predict(
+        [image], uncertainty=True, on_probabilities=lambda number, first, strip: strips.append(strip)
+    )[0]
+    scores = expected_scores(one, image, 2)
+    assert_same_mask(tiled.mask, scores)
+    assert max(len(strip) for strip in strips) == 5
+    assert np.abs(np.concatenate(strips) - scores.softmax(0).permute(1, 2, 0).numpy()).max() < 1e-3
+    for ours, theirs in ((tiled.entropy, whole.entropy), (tiled.disagreement, whole.disagreement)):
+        assert ours is not None
+        assert theirs is not None
+        assert np.abs(ours.astype(int) - theirs).max() <= 1, "rounded alike but for the last bit"
+    torch.testing.assert_close(predictor.scores(image), scores, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tile_that_is_too_small_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match=r"--tile 56 is too small: at depth 2 .* Use --tile 60"):
+        Predictor(model(), tiling=Tiling(56))
+    Predictor(model(), depth=1, tiling=Tiling(56))
+
+
+def test_tiles_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 20 MB left a small image goes through whole and a larger one in tiles, with the same mask."""
+    monkeypatch.setattr("unetpp_cli.inference.predictor.memory_left", lambda device: 20_000_000)
+    one = model()
+    predictor, image = Predictor(one), picture(300, 200)
+    assert not predictor.is_tiled(100, 100)
+    assert predictor.is_tiled(300, 200)
+    assert not Predictor(one, tile_automatically=False).is_tiled(300, 200)
+    shapes = []
+    one.network.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    assert_same_mask(predictor.mask(image), expected_scores(one, image, 2))
+    assert len(shapes) > 2
+    shapes.clear()
+    predictor.predict([picture(100, 100)] * 4)
+    assert [shape[0] for shape in shapes] == [3, 1], "as many at once as memory allows"
+
+
+def test_test_time_augmentation_reaches_the_mask() -> None:
+    one = model()
+    image = picture(40, 56)
+    x = (chw(image)[None].float() / 255 - 0.5) / 0.2
+    with torch.no_grad():
+        ways = one.network(x).softmax(1) + one.network(x.flip(3)).flip(3).softmax(1)
+    assert_same_mask(Predictor(one, tta=("flip",)).mask(image), ways[0])
+
+
+def test_threads_may_share_a_predictor() -> None:
+    predictor = Predictor(model(), tiling=Tiling(80))
+    images = [picture(60 + 20 * index, 90, seed=index) for index in range(6)]
+    alone = [predictor.mask(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for ours, theirs in zip(pool.map(predictor.mask, images), alone, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_arrays_that_cannot_be_written_and_views_that_run_backwards() -> None:
+    predictor, image = Predictor(model()), picture(20, 24)
+    frozen, backwards = image.copy(), np.ascontiguousarray(image[:, ::-1])[:, ::-1]
+    frozen.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for same in (frozen, backwards):
+            np.testing.assert_array_equal(predictor.mask(same), predictor.mask(image))
+
+
+MEASURE = """
+import resource, sys
+import numpy as np, torch
+from test_inference import model
+from unetpp_cli.data.classes import CAMVID11
+from unetpp_cli.inference.predictor import Predictor
+from unetpp_cli.inference.tiles import Tiling
+torch.set_num_threads(1)
+predictor = Predictor(model(CAMVID11, depth=4, width=8), tiling=Tiling(512))
+image = np.random.default_rng(0).integers(0, 256, (int(sys.argv[1]), 2000, 3), dtype=np.uint8)
+mask = predictor.mask(image)
+print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - image.nbytes - mask.nbytes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is counted in other units elsewhere")
+def test_memory_does_not_grow_with_height() -> None:
+    """Above the picture and its mask, 6,000 rows take what 2,000 take."""
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), str(here.parent)])
+    # glibc then maps and unmaps all but small tensors: no holes in its heap, which come and go by chance.
+    environment = {**os.environ, "PYTHONPATH": paths, "MALLOC_MMAP_THRESHOLD_": str(1 << 18)}
+    peaks = []
+    for height in ("2000", "6000"):
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, height],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout))
+    assert abs(peaks[1] - peaks[0]) < 0.1 * peaks[0], peaks
+
+
 def test_grey_images() -> None:
     one = model(channels=1)
     assert Predictor(one).mask(picture(17, 23, channels=1)).shape == (17, 23)
@@ -205,3 +433,48 @@ def test_resized_masks_keep_their_values() -> None:
 def test_colours_of_a_palette_differ() -> None:
     assert len(set(palette(255))) == 255
     assert len(set(CAMVID11.colors)) == 11
+
+
+def test_evaluation_counts_blocks_images_and_boundaries_apart() -> None:
+    """Images in another order than their indices and of two sizes: each lands in its block, for every row."""
+    one = model()
+    rng = np.random.default_rng(4)
+    sizes = {0: (20, 28), 1: (17, 19), 2: (20, 28), 3: (20, 28)}
+    examples = {
+        index: Example(
+            index,
+            chw(picture(*size, seed=index)),
+            torch.from_numpy(rng.integers(0, 3, size, dtype=np.uint8)),
+        )
+        for index, size in sizes.items()
+    }
+    blocks = [1, 0, 0, 1]
+
+    def evaluated(batches: list[list[int]], blocks: list[int]) -> Evaluation:
+        return evaluate(
+            one.network.heads,
+            one.network.head_depths,
+            [[examples[index] for index in batch] for batch in batches],
+            THREE,
+            one.header.mean,
+            one.header.std,
+            CPU,
+            with_ensemble=True,
+            blocks=blocks,
+            boundary=True,
+        )
+
+    def rows(result: Evaluation) -> list[Tally]:
+        assert result.ensemble is not None
+        return [*result.heads.values(), result.ensemble]
+
+    alone = [rows(evaluated([[index]], [0] * 4)) for index in range(4)]
+    for row, tally in enumerate(rows(evaluated([[3, 1, 0], [2]], blocks))):
+        each = [alone[index][row] for index in range(4)]
+        np.testing.assert_array_equal(tally.confusion, sum(one.confusion for one in each))
+        np.testing.assert_array_equal(tally.blocks[0], each[1].blocks[0] + each[2].blocks[0])
+        np.testing.assert_array_equal(tally.blocks[1], each[0].blocks[0] + each[3].blocks[0])
+        expected = {index: one.scores(THREE).miou for index, one in enumerate(each)}
+        assert tally.images == pytest.approx(expected)
+        assert tally.boundary == pytest.approx(np.mean([one.boundary for one in each], axis=0))
+    assert not np.array_equal(alone[0][0].boundary, alone[0][1].boundary), "the heads differ"

@@ -64,6 +64,7 @@ def alone(code: str) -> object:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @linux
 def test_memory_really_runs_out_and_the_suggested_batch_really_runs() -> None:
     answer = alone("""

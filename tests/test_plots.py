@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tracemalloc
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from records import NAN, TWO, pixels, record, spots, training, two_classes, two_results, unscored
+from records import (
+    NAN,
+    TWO,
+    full_results,
+    pixels,
+    record,
+    spots,
+    training,
+    two_classes,
+    two_results,
+    unscored,
+)
 
 from unetpp_cli.data.classes import CAMVID32, VOID
-from unetpp_cli.inference.metrics import Scores
+from unetpp_cli.inference.metrics import Interval, Scores
 from unetpp_cli.report import figure, plots
 from unetpp_cli.report.curves import curves
 from unetpp_cli.report.history import EpochRecord, HeadScore
+from unetpp_cli.report.labels import Label, place_labels
 from unetpp_cli.report.sheet import Drawn, Sample, augment_sheet, sample_sheet, save_augment_sheet, save_sheet
 
 
@@ -124,6 +137,58 @@ def test_depth_plot_without_times_and_with_the_ensemble(tmp_path: Path) -> None:
     left = 0.085 * picture.shape[1]
     first, second = (spots(picture, figure.head_color(depth)).mean(axis=0)[1] for depth in (1, 2))
     assert (second - left) / (first - left) == pytest.approx(23.102 / 2.956, rel=0.05)
+
+
+def test_depth_plot_draws_the_intervals(tmp_path: Path) -> None:
+    first, second = full_results()[:2]
+    for name, low in (("near", 0.41), ("far", 0.36)):
+        wide = dataclasses.replace(first, interval=Interval(low, 0.44))
+        plots.depth_plot(tmp_path / f"{name}.png", [wide, second])
+    plots.depth_plot(tmp_path / "none.png", [dataclasses.replace(r, interval=None) for r in (first, second)])
+    unknown = [dataclasses.replace(r, interval=Interval(NAN, NAN)) for r in (first, second)]
+    plots.depth_plot(tmp_path / "nan.png", unknown)
+    assert (tmp_path / "none.png").read_bytes() == (tmp_path / "nan.png").read_bytes()
+    spans = {}
+    for name in ("none", "near", "far"):
+        picture = pixels(tmp_path / f"{name}.png")
+        upper, lower = (spots(picture, figure.head_color(depth))[:, 0] for depth in (2, 1))
+        # Heights in units of the distance between the two points, which the axis may scale as it likes.
+        distance = np.median(lower) - np.median(upper)
+        spans[name] = (lower.max() - np.median(lower)) / distance
+    miou1, miou2 = first.scores.miou, second.scores.miou
+    assert spans["far"] == pytest.approx((miou1 - 0.36) / (miou2 - miou1), rel=0.1)
+    assert spans["none"] < spans["near"] < spans["far"]
+
+
+@pytest.mark.parametrize(
+    ("times", "mious"),
+    [
+        ([20, 50, 95, 105, 110], [52, 60, 62.1, 62.2, 62.25]),
+        ([22, 24, 26, 28, 29], [62, 62, 62, 62, 62]),
+        ([22, 50, 95, 150, 151], [65, 63, 60, 59, 59]),
+        ([1.2, 1.9, 2.8, 3.9, 4.1, 4.4, 4.5], [42, 55, 61.5, 63.1, 63.2, 63.3, 63.5]),
+        ([150], [62]),
+        ([], []),
+    ],
+    ids=["near", "equal", "falling", "seven", "one", "none"],
+)
+def test_labels_hide_neither_each_other_nor_the_points(times: list[float], mious: list[float]) -> None:
+    drawn = figure.new(9.6, 6.4)
+    axes = figure.panel(drawn, drawn.add_gridspec(1, 1)[0, 0], "")
+    axes.plot(times, mious)
+    axes.margins(y=0.28)
+    axes.set_xlim(0, 1.2 * max(times, default=1))
+    labels = [Label(f"L{x}  62.0 %\n17.3 M params", x, y) for x, y in zip(times, mious, strict=True)]
+    place_labels(axes, labels, [])
+    drawn.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert sorted(text.get_text() for text in axes.texts) == sorted(label.text for label in labels)
+    for number, box in enumerate(boxes):
+        assert box.x0 >= axes.bbox.x0
+        assert box.x1 <= drawn.bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[:number])
+        for x, y in axes.transData.transform([*zip(times, mious, strict=True)]):
+            assert not box.contains(x, y)
 
 
 def test_confusion_plot_leaves_out_what_never_occurs(tmp_path: Path) -> None:
@@ -277,6 +342,28 @@ def test_sheet_headings_are_what_is_given() -> None:
     differs = np.argwhere((plain != named).any(axis=2))
     assert differs[:, 0].max() < 30
     assert set((differs[:, 1] - 5) // 410) == {2, 3}
+
+
+def test_sheet_scales_large_images_down_before_all_else() -> None:
+    truth = np.zeros((3000, 6000), np.uint8)
+    truth[1500:] = 1
+    prediction = truth.copy()
+    prediction[:600] = 1  # a fifth of the picture
+    image = np.zeros((3000, 6000, 3), np.uint8)
+    image[:, 3000:] = 250
+    rows = [Sample("large, mIoU 43.1 %", image, truth, prediction)]
+    tracemalloc.start()
+    try:
+        picture = sample_sheet(rows, TWO).astype(int)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < image.nbytes / 2, "no copy of the image and no mask in colours"
+    photo = picture[27 + 27 : 27 + 27 + 200, 10:410]
+    assert (photo[:, :195].max(), photo[:, 205:].min()) == (0, 250), "the picture stays sharp"
+    assert len(spots(picture, WRONG)) == pytest.approx(400 * 200 / 5, rel=0.02)
+    small = [Sample("small", *(part[::15, ::15] for part in (image, truth, prediction)))]
+    assert sample_sheet(small, TWO).shape == picture.shape
 
 
 @pytest.mark.parametrize("grey", [False, True])

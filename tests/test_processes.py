@@ -43,6 +43,7 @@ def test_gradients_equal_those_of_one_process_that_accumulates() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_with_fixed_norms_they_equal_those_of_the_whole_batch() -> None:
     together = launch(process_work.first_gradients, 2, 0, CASES[:3], True)
     alone = process_work.first_gradients(CASES[:3], True)
@@ -67,6 +68,7 @@ def test_gpus_spellings() -> None:
             parse_gpus(bad)
 
 
+@pytest.mark.slow
 def test_an_error_that_all_meet_is_printed_once(camvid: Path, capfd: pytest.CaptureFixture[str]) -> None:
     args = ["--gpus", "cpu,cpu", "--batch-size", "3", "--max-restarts", "2"]  # starting again is no cure
     result = unetpp("train", "--data", camvid, *TINY, *args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
@@ -15,13 +16,23 @@ from io import BytesIO, StringIO, TextIOWrapper
 
 import numpy as np
 import pytest
-from records import NAN, TWO, record, training, two_classes, two_results, unscored
+from records import (
+    NAN,
+    TWO,
+    full_results,
+    record,
+    training,
+    two_classes,
+    two_differences,
+    two_results,
+    unscored,
+)
 from rich.console import Console
 
-from unetpp_cli.data.classes import CAMVID11
+from unetpp_cli.data.classes import CAMVID11, CAMVID33, ClassSet
 from unetpp_cli.errors import UserError
-from unetpp_cli.inference.metrics import DepthResult, Scores
-from unetpp_cli.report import console, tables, units
+from unetpp_cli.inference.metrics import Cost, DepthResult, Interval, Scores
+from unetpp_cli.report import comparison, console, tables, units
 from unetpp_cli.report.history import EpochRecord
 from unetpp_cli.report.progress import TrainingDisplay, track
 
@@ -123,7 +134,7 @@ def test_glyph_fits_the_stream(encoding: str, expected: str) -> None:
 
 def test_importing_the_reports_is_light() -> None:
     code = (
-        "import sys, unetpp_cli.report.console, unetpp_cli.report.progress, unetpp_cli.report.tables, "
+        "import sys, unetpp_cli.report.console, unetpp_cli.report.progress, unetpp_cli.report.comparison, "
         "unetpp_cli.report.plots, unetpp_cli.report.curves, unetpp_cli.report.sheet, "
         "unetpp_cli.report.history, unetpp_cli.report.receipt, unetpp_cli.report.tensorboard\n"
         "unetpp_cli.report.receipt.versions()\n"
@@ -185,12 +196,19 @@ def test_results_json_is_exact() -> None:
         "miou": pytest.approx((grass + sky) / 2, abs=1e-15),
         "pixel_accuracy": pytest.approx(90 / 150, abs=1e-15),
         "mean_accuracy": pytest.approx((40 / 100 + 1) / 2, abs=1e-15),
+        "interval": None,
         "frequency_weighted_iou": pytest.approx((100 * grass + 50 * sky) / 150, abs=1e-15),
         "dice": pytest.approx((80 / 140 + 100 / 160) / 2, abs=1e-15),
+        "boundary_f1": None,
         "iou": {"grass": grass, "[sky]": pytest.approx(sky, abs=1e-15), "never": None},
+        "class_dice": {"grass": 80 / 140, "[sky]": 100 / 160, "never": None},
+        "class_accuracy": {"grass": 0.4, "[sky]": 1.0, "never": None},
+        "class_boundary_f1": None,
         "parameters": 33_723,
         "gmac": 2.956,
+        "file_bytes": 140_000,
         "ms": 22.14,
+        "peak_bytes": None,
     }
     assert data["ensemble"]["ms"] is None
     assert data["ensemble"]["iou"]["grass"] == 70 / 100
@@ -198,7 +216,7 @@ def test_results_json_is_exact() -> None:
 
 
 def test_results_json_of_a_split_without_a_labelled_pixel() -> None:
-    empty = DepthResult(4, Scores(np.zeros((3, 3), np.int64), TWO), 1, 1.0)
+    empty = DepthResult(4, Scores(np.zeros((3, 3), np.int64), TWO), Cost(1, 1.0, 4))
     data = tables.results_json("test", [empty])
     assert data["ensemble"] is None
     assert data["depths"]["4"]["miou"] is None
@@ -206,18 +224,118 @@ def test_results_json_of_a_split_without_a_labelled_pixel() -> None:
     json.dumps(data, allow_nan=False)
 
 
+def test_results_json_of_all_that_can_be_measured() -> None:
+    results = [*full_results(), DepthResult(None, two_classes(), name="masks/")]
+    data = tables.results_json("val", results)
+    second = data["depths"]["2"]
+    miou = (80 / 100 + 50 / 70) / 2
+    assert second["interval"] == pytest.approx([miou - 0.02, miou + 0.02])
+    assert second["boundary_f1"] == pytest.approx((0.7 + 0.45) / 2)
+    assert second["class_boundary_f1"] == {
+        "grass": pytest.approx(0.7),
+        "[sky]": pytest.approx(0.45),
+        "never": None,
+    }
+    assert (second["file_bytes"], second["ms"], second["peak_bytes"]) == (11_900_000, 40.0, 600_000_000)
+    assert data["ensemble"]["peak_bytes"] == 900_000_000
+    assert list(data["masks"]) == ["masks/"], "masks are no ensemble"
+    assert data["masks"]["masks/"]["gmac"] is None
+    unknown = dataclasses.replace(results[0], interval=Interval(NAN, NAN))
+    assert tables.results_json("val", [unknown])["depths"]["1"]["interval"] is None
+
+
+def test_results_csv_reads_back_as_the_json() -> None:
+    quoted = dataclasses.replace(TWO, names=("grass", 'a, "b"\nc', "never"))
+    scores = dataclasses.replace(two_classes(), classes=quoted)
+    results = [*full_results(), DepthResult(None, scores, name="masks, mine")]
+    results = [dataclasses.replace(r, scores=dataclasses.replace(r.scores, classes=quoted)) for r in results]
+    text = tables.results_csv([("a model", results[:1]), ("it, too", results[1:])])
+    data = tables.results_json("val", results)
+    rows = list(csv.DictReader(StringIO(text)))
+    entries = [*data["depths"].values(), data["ensemble"], data["masks"]["masks, mine"]]
+    assert [row["name"] for row in rows] == ["a model", *["it, too"] * 3]
+    assert [row["row"] for row in rows] == ["L1", "L2", "ensemble", "masks, mine"]
+    for row, entry in zip(rows, entries, strict=True):
+        for key, value in entry.items():
+            if key in row:
+                assert row[key] == ("" if value is None else str(value))
+        assert [row["miou_low"], row["miou_high"]] == [str(end) for end in entry["interval"] or ("", "")]
+        for name, value in entry["iou"].items():
+            assert row[f"iou {name}"] == ("" if value is None else str(value))
+    plain_figures = {key for key, value in entries[0].items() if not isinstance(value, (dict, list))}
+    assert plain_figures <= set(rows[0])
+    assert "nan" not in text
+    assert tables.results_csv([]).startswith("name,row,miou,")
+
+
+def body(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines() if line.strip()]
+
+
 def test_depth_table_rows_and_best() -> None:
-    lines = plain(tables.depth_table(two_results(), "run [1]")).splitlines()
-    rows = [line.split() for line in lines if line.strip()]
+    text = plain(tables.depth_table(two_results(), "run [1]"))
     star = console.glyph(console.out, "★", "*")
-    assert rows[0] == ["run", "[1]"]
-    assert rows[-3:] == [
-        ["L1", "42.7", "60.0", "70.0", "33.7", "k", "2.96", "22.1"],
-        ["L2", star, "75.7", "86.7", "90.0", "2.96", "M", "23.10", "144.2"],
-        ["ensemble", "66.2", "80.0", "85.0", "2.96", "M", "23.30", "-"],
+    assert body(text)[0] == ["run", "[1]"]
+    # Grass 40, 80 and 70 of 100, sky 50 of 50: the scores by hand are those of the JSON's test.
+    assert body(text)[-3:] == [
+        ["L1", "42.7", "60.0", "70.0", "41.8", "59.8", "33.7", "k", "2.96", "0.14", "22.1"],
+        ["L2", star, "75.7", "86.7", "90.0", "77.1", "86.1", "2.96", "M", "23.10", "11.90", "144.2"],
+        ["ensemble", "66.2", "80.0", "85.0", "67.5", "79.6", "2.96", "M", "23.30", "11.95", "-"],
     ]
-    points = {line.index(".") for line in lines if line.split()[:1] in (["L1"], ["L2"], ["ensemble"])}
-    assert len(points) == 1, "the decimal points of mIoU stand below each other"
+    rows = [line for line in text.splitlines() if line.split()[:1] in (["L1"], ["L2"], ["ensemble"])]
+    assert len({line.index(".") for line in rows}) == 1, "the decimal points of mIoU stand below each other"
+    for left_out in ("95 %", "BF", "peak"):
+        assert left_out not in text, "no row has any"
+
+
+def test_depth_table_with_all_that_can_be_measured() -> None:
+    text = plain(tables.depth_table(full_results()), 120)
+    assert [name for name in ("95 %", "BF", "peak", "ms/") if name in text] == ["95 %", "BF", "peak", "ms/"]
+    first = body(text)[-3]
+    assert first[1:3] == ["42.7", "40.7-43.7"]
+    assert (first[7], first[-2:]) == ("47.5", ["20.0", "300"]), "boundary F1, milliseconds, memory"
+    unknown = dataclasses.replace(full_results()[0], interval=Interval(NAN, NAN))
+    assert body(plain(tables.depth_table([unknown, full_results()[1]]), 120))[-2][2] == "-"
+
+
+def test_depth_tables_are_two_where_the_terminal_is_narrow() -> None:
+    wide = tables.depth_tables(full_results(), "run [1]", 120)
+    assert [str(table.title) for table in wide] == ["run [1]"]
+    assert tables.full_width(wide[0]) > 80
+    narrow = tables.depth_tables(full_results(), "run [1]", 80)
+    assert [str(table.title) for table in narrow] == [
+        "run [1]: what each depth gives",
+        "run [1]: what it costs",
+    ]
+    gives, costs = (plain(table, 80) for table in narrow)
+    assert max(len(line) for line in (gives + costs).splitlines()) <= 80
+    assert "…" not in gives + costs
+    whole = body(plain(wide[0], 120))[-3:]
+    for line, left, right in zip(whole, body(gives)[-3:], body(costs)[-3:], strict=True):
+        assert line == left + right[1:], "the same cells"
+    alone = [dataclasses.replace(result, cost=None) for result in full_results()]
+    assert len(tables.depth_tables(alone, "run", 20)) == 1, "nothing is known of what they cost"
+
+
+def test_depth_table_of_masks_has_a_name_and_no_star() -> None:
+    masks = DepthResult(None, two_classes(40), name="[other] tool")
+    text = plain(tables.depth_table([masks]))
+    assert body(text)[-1] == ["[other]", "tool", "42.7", "60.0", "70.0", "41.8", "59.8"]
+    assert "masks" in text
+    beside = body(plain(tables.depth_table([*two_results(), masks])))[-1]
+    assert beside[2:] == ["42.7", "60.0", "70.0", "41.8", "59.8", *"----"], (
+        "dashes for what masks do not cost"
+    )
+
+
+@pytest.mark.parametrize("classes", [CAMVID11, CAMVID33], ids=lambda classes: classes.name)
+def test_tables_of_many_classes_fit_80_columns(classes: ClassSet) -> None:
+    counts = np.full((len(classes), len(classes)), 12_345)
+    results = [DepthResult(depth, Scores(counts, classes)) for depth in (1, 2, 3, 4, 5, None)]
+    text = plain(tables.class_table(results, classes), 80)
+    assert "…" not in text
+    for index in classes.scored:
+        assert f" {classes.names[index]} " in text
 
 
 def test_class_table_marks_absent_classes_and_hides_void() -> None:
@@ -228,7 +346,7 @@ def test_class_table_marks_absent_classes_and_hides_void() -> None:
     assert rows["never"] == ["-"] * 4
     assert rows["mean"][-3:] == ["42.7", "75.7", "66.2"]
     hidden = dataclasses.replace(TWO, void=(2,))
-    results = [DepthResult(1, Scores(two_classes().confusion, hidden), 1, 1.0)]
+    results = [DepthResult(1, Scores(two_classes().confusion, hidden), Cost(1, 1.0, 4))]
     assert "never" not in plain(tables.class_table(results, hidden))
 
 
@@ -239,6 +357,98 @@ def test_class_table_has_colour_chips() -> None:
     )
     for red, green, blue in TWO.colors:
         assert f"48;2;{red};{green};{blue}m  " in stream.getvalue()
+
+
+# --- two models ---------------------------------------------------------------------------------------------
+
+
+def test_comparison_table_marks_what_excludes_nought() -> None:
+    first, second = DepthResult(4, two_classes(60)), DepthResult(4, two_classes(63))
+    text = plain(comparison.comparison_table(first, second, two_differences(), TWO, "a [1]"), 80)
+    up = console.glyph(console.out, "▲", "^")
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["grass"] == ["60.0", "63.0", up, "+3.0", "+0.02", "to", "+5.00"]
+    assert rows["[sky]"] == ["55.6", "57.5", "-0.5", "-3.1", "to", "+1.2"]
+    assert "never" not in rows
+    assert rows["mean"] == ["IoU", "%", "57.8", "60.2", up, "+1.2", "+0.4", "to", "+1.9"]
+    assert "a[1].safetensors" in text
+    worse = dataclasses.replace(two_differences(-0.02, -0.001), miou=-0.01)
+    down = console.glyph(console.out, "▼", "v")
+    last = body(plain(comparison.comparison_table(first, second, worse, TWO), 80))[-1]
+    assert last[5:] == [down, "-1.0", "-2.0", "to", "-0.1"]
+
+
+def test_comparison_table_folds_long_names_and_needs_no_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = dataclasses.replace(two_differences(), first="runs/" + "q" * 60, second="runs/" + "z" * 60)
+    result = DepthResult(4, two_classes())
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(BytesIO(), encoding="ascii"))
+    text = plain(comparison.comparison_table(result, result, long, TWO), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("q") == text.count("z") == 60
+    assert "^ +3.0" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sequences", "words"),
+    [
+        (0.004, 0.019, 3, "differs on these sequences (95 % interval +0.4 to +1.9)."),
+        (-0.019, -0.004, 3, "differs on these sequences (95 % interval -1.9 to -0.4)."),
+        (-0.004, 0.019, 3, "no difference shown on these sequences (95 % interval -0.4 to +1.9)."),
+        (0.0, 0.0, 3, "no difference shown on these sequences (95 % interval +0.0 to +0.0)."),
+        (0.0001, 0.019, 3, "differs on these sequences (95 % interval +0.01 to +1.90)."),
+        (
+            0.004,
+            0.019,
+            1,
+            "differs on this one sequence (95 % interval +0.4 to +1.9).",
+        ),
+        (NAN, NAN, 3, "too few blocks"),
+    ],
+)
+def test_verdict(low: float, high: float, sequences: int, words: str) -> None:
+    sentence = comparison.verdict(two_differences(low, high), sequences)
+    assert sentence.startswith("b.safetensors against a[1].safetensors, mean IoU +1.2 points: ")
+    assert words in sentence
+    assert "\n" not in sentence
+    for flattering in ("real", "significan"):
+        assert flattering not in sentence
+
+
+def test_verdict_without_a_score() -> None:
+    assert "no mean IoU" in comparison.verdict(dataclasses.replace(two_differences(), miou=NAN), 3)
+
+
+def test_comparison_json_is_exact() -> None:
+    data = comparison.comparison_json(two_differences(), TWO)
+    assert data == {
+        "first": "a[1].safetensors",
+        "second": "b.safetensors",
+        "miou": 0.0123,
+        "interval": [0.004, 0.019],
+        "differs": True,
+        "iou": {
+            "grass": {"difference": 0.03, "interval": [0.0002, 0.05], "differs": True},
+            "[sky]": {"difference": -0.0054, "interval": [-0.031, 0.012], "differs": False},
+            "never": {"difference": None, "interval": None, "differs": None},
+        },
+    }
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    unknown = comparison.comparison_json(two_differences(NAN, NAN), TWO)
+    assert (unknown["interval"], unknown["differs"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ([0.0123, -0.003], ["+1.2", "-0.3"]),
+        ([0.0001, 0.02], ["+0.01", "+2.00"]),
+        ([0.0, NAN], ["+0.0", "-"]),
+        ([-0.0], ["+0.0"]),
+        ([-1e-9, 0.01], ["+0.00", "+1.00"]),
+    ],
+)
+def test_points(shares: list[float], expected: list[str]) -> None:
+    assert comparison.points(shares) == expected
 
 
 # --- progress -----------------------------------------------------------------------------------------------
@@ -483,9 +693,10 @@ def test_track_passes_an_interrupt_and_shows_the_cursor() -> None:
 def test_camvid_tables_fit_eighty_columns() -> None:
     confusion = np.eye(11, dtype=np.int64) * 1000
     scores = Scores(confusion, CAMVID11)
-    results = [DepthResult(depth, scores, 47_194_379, 365.354, 4354.0) for depth in (1, 2, 3, 4)]
+    cost = Cost(47_194_379, 365.354, 188_900_000, 4354.0)
+    results = [DepthResult(depth, scores, cost) for depth in (1, 2, 3, 4)]
     results.append(dataclasses.replace(results[-1], depth=None))
-    for table in (tables.depth_table(results, "t"), tables.class_table(results, CAMVID11)):
+    for table in (*tables.depth_tables(results, "t", 80), tables.class_table(results, CAMVID11)):
         lines = plain(table, width=80).splitlines()
         assert max(len(line) for line in lines) <= 80
         assert not any("…" in line for line in lines)

@@ -61,7 +61,9 @@ def whole(camvid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("extra", [[], ["--workers", "2", "--cache", "off"]])
+@pytest.mark.parametrize(
+    "extra", [[], pytest.param(["--workers", "2", "--cache", "off"], marks=pytest.mark.slow)]
+)
 def test_in_slices_it_ends_as_the_whole(extra: list[str], whole: Path, camvid: Path) -> None:
     """A limit that has passed before the first step: every start makes one step, the least there can be."""
     output = trained("--data", camvid, "--out", "cut", "--time-limit", "0.001s", *LONG, *extra)

@@ -43,10 +43,12 @@ def test_the_readme_from_its_first_command_on(tmp_path: Path) -> None:
         assert done.returncode == 0, (args, done.stderr)
     report = json.loads(command("eval", "--data", "demo", "--split", "val", "--json").stdout)
     assert report["depths"]["4"]["miou"] > 0.6
-    small = Path("runs/demo-quick/weights/best-L2.safetensors")
+    (small,) = Path("runs/demo-quick/weights").glob("best-L*.safetensors")
     cut = json.loads(command("eval", small, "--data", "demo", "--split", "val", "--json").stdout)
-    for depth in ("1", "2"):
-        assert cut["depths"][depth]["iou"] == report["depths"][depth]["iou"]
+    assert 1 <= len(cut["depths"]) < 4
+    assert report["depths"]["4"]["miou"] - max(row["miou"] for row in cut["depths"].values()) <= 0.03
+    for depth, row in cut["depths"].items():
+        assert row["iou"] == report["depths"][depth]["iou"]
     assert Path("mask.png").exists()
 
 

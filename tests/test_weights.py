@@ -21,6 +21,7 @@ from torch import Tensor
 
 from unetpp_cli.errors import UserError
 from unetpp_cli.network import weights
+from unetpp_cli.network.halving import compare, rounded
 from unetpp_cli.network.header import Header, file_hash, read_header
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import (
@@ -29,7 +30,9 @@ from unetpp_cli.network.weights import (
     build,
     derived_from,
     load_model,
+    predicted_bytes,
     save_model,
+    tensor_bytes,
 )
 
 
@@ -163,6 +166,90 @@ def test_half_precision_is_accepted_and_becomes_float32(
             expected = expected.to(dtype).float()
         assert torch.equal(value, expected), name
     loaded(torch.randn(1, 3, 16, 16))
+
+
+def is_convolution(name: str) -> bool:
+    """By its name, as test and program must not share a list."""
+    return name.split(".")[-2] in ("conv1", "conv2", "conv", "up")
+
+
+def test_half_storage_concerns_convolutions_only(
+    saved: tuple[Path, UNetPlusPlus, Header], tmp_path: Path
+) -> None:
+    file, network, header = saved
+    half = tmp_path / "half.safetensors"
+    save_model(half, network, header, half=True)
+    before, after = load_file(file), load_file(half)
+    assert sorted(before) == sorted(after)
+    for name, value in after.items():
+        expected = before[name].to(torch.float16) if is_convolution(name) else before[name]
+        assert value.dtype == expected.dtype, name
+        assert torch.equal(value, expected), name
+    assert {value.dtype for name, value in after.items() if "norm" in name} == {torch.float32, torch.int64}
+    again = tmp_path / "again.safetensors"
+    save_model(again, network, header, half=True)
+    assert again.read_bytes() == half.read_bytes()
+
+
+def test_rounded_is_what_a_file_of_half_precision_gives_back(
+    saved: tuple[Path, UNetPlusPlus, Header], tmp_path: Path
+) -> None:
+    _, network, header = saved
+    half = tmp_path / "half.safetensors"
+    save_model(half, network, header, half=True)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    known = rounded(network, header, "the model")
+    assert not any(module.training for module in known.modules())
+    assert same_state(load_model(half).network, known)
+    assert not same_state(known, network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [65_520.0, -1e6, 1e30])
+def test_values_beyond_the_range_of_half_precision_are_refused(
+    saved: tuple[Path, UNetPlusPlus, Header], value: float
+) -> None:
+    _, network, header = saved
+    with torch.no_grad():
+        network.nodes[1][1].up.bias[2] = 65_504.0  # the largest there is
+        network.nodes[0][0].norm1.running_mean[0] = value  # stays float32
+        rounded(network, header, "best.safetensors")
+        network.head["2"].conv.weight[0, 0, 0, 0] = value
+    with pytest.raises(UserError, match=r"best\.safetensors .* in head\.2\.conv\.weight\. Leave --half"):
+        rounded(network, header, "best.safetensors")
+
+
+def test_compare_measures_logits_and_classes() -> None:
+    """Head 2 gets a bias that makes every pixel class 0: known without the function under test."""
+    network, image = trained(width=4, depth=2), torch.randn(2, 3, 16, 24)
+    other = assemble(architecture_of(network), {k: v.clone() for k, v in network.state_dict().items()})
+    assert compare(network, other, [image]).to_json() == {"logits": 0.0, "pixels": 0.0}
+    with torch.no_grad():
+        other.head["2"].conv.bias[0] += 1000
+        first, second = (head.double() for head in network.heads(image))
+    change = compare(network, other, [image, image])
+    largest = max(first.abs().max(), second.abs().max())
+    assert change.logits == pytest.approx(float(1000 / largest), rel=1e-4)
+    elsewhere = int((second.argmax(1) != 0).sum())
+    assert elsewhere > 0
+    assert change.pixels == pytest.approx(elsewhere / (2 * 2 * 16 * 24))
+    assert change.to_json()["pixels"] == float(f"{change.pixels:.3g}")
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_classes": 1, "in_channels": 1, "depth": 1, "width": 1}, {"depth": 5, "heads": (2, 5)}],
+)
+def test_a_file_is_weighed_before_it_is_written(tmp_path: Path, options: dict[str, Any], half: bool) -> None:
+    network = trained(**{"width": 4, **options})
+    for metrics in ({}, {"name": 'Straße "quoted" \\ \x01 \n', "more": "x" * 3}):
+        header = header_for(network, metrics=metrics)
+        file = tmp_path / "model.safetensors"
+        save_model(file, network, header, half=half)
+        assert predicted_bytes(header, half=half) == file.stat().st_size
+        stored = sum(value.numel() * value.element_size() for value in load_file(file).values())
+        assert tensor_bytes(header.architecture, half=half) == stored
 
 
 def without(name: str) -> Any:

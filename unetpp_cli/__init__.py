@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from unetpp_cli.data.layouts import Dataset, open_dataset
     from unetpp_cli.errors import UserError
     from unetpp_cli.inference.metrics import Scores
-    from unetpp_cli.inference.predictor import Predictor
+    from unetpp_cli.inference.passes import Passes
+    from unetpp_cli.inference.predictor import Prediction, Predictor
+    from unetpp_cli.inference.tiles import Tiling
     from unetpp_cli.network.header import Header, read_header
     from unetpp_cli.network.pruning import prune
     from unetpp_cli.network.unetpp import UNetPlusPlus
@@ -29,8 +31,11 @@ _HOMES = {
     "Geometry": "data.geometry",
     "Header": "network.header",
     "Model": "network.weights",
+    "Passes": "inference.passes",
+    "Prediction": "inference.predictor",
     "Predictor": "inference.predictor",
     "Scores": "inference.metrics",
+    "Tiling": "inference.tiles",
     "UNetPlusPlus": "network.unetpp",
     "UserError": "errors",
     "load_model": "network.weights",
@@ -46,8 +51,11 @@ __all__ = [
     "Geometry",
     "Header",
     "Model",
+    "Passes",
+    "Prediction",
     "Predictor",
     "Scores",
+    "Tiling",
     "UNetPlusPlus",
     "UserError",
     "__version__",

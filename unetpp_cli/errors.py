@@ -18,6 +18,10 @@ class UserError(Exception):
         self.cure = cure
 
 
+class Stopped(Exception):  # noqa: N818 - no error
+    """Work was given up before its end, because somebody asked for it."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`" Did you mean 'epochs'?"` for a mistyped word, or the empty string when nothing is close."""
     close = difflib.get_close_matches(word, list(known), n=1)

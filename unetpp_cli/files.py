@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from unetpp_cli.errors import UserError
@@ -17,6 +19,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PARTIAL = ".partial-"
+_RANDOM = re.compile(r"[a-z0-9_]{8}")  # what `tempfile` puts into a name
+
+ABANDONED = 3600.0
+"""Seconds after which a half-written file that nobody has added to is taken for a killed process's."""
 
 
 @contextlib.contextmanager
@@ -32,9 +38,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f"{_PARTIAL}{target.stem[:40]}-", suffix=target.suffix
-        )
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_partial(target), suffix=target.suffix)
     except OSError as error:
         raise UserError(
             f"Cannot write {target}: {error.strerror or error}.", "Choose another place with -o or --out."
@@ -58,6 +62,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def _partial(target: Path) -> str:
+    return f"{_PARTIAL}{target.stem[:40]}-"
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes `data` to `path` in one step (see `replacing`)."""
     with replacing(path) as temporary:
@@ -73,6 +81,27 @@ def sweep(folder: Path) -> None:
     """Removes what a killed process has left half-written in `folder`, which no other process is using."""
     for leftover in folder.rglob(f"{_PARTIAL}*"):
         leftover.unlink(missing_ok=True)
+
+
+def sweep_beside(targets: Iterable[str | os.PathLike[str]]) -> None:
+    """Removes what killed processes have left half-written of these files, in a folder that others may use.
+
+    Each folder is listed once. Only what has not changed for `ABANDONED` seconds goes.
+    """
+    parts: dict[Path, set[tuple[str, str]]] = {}
+    for target in map(Path, targets):
+        parts.setdefault(target.parent, set()).add((_partial(target), target.suffix))
+    before = time.time() - ABANDONED
+    for folder, names in parts.items():
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(_PARTIAL):
+                    continue
+                stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122
+                if (stem[:-8], suffix) in names and _RANDOM.fullmatch(stem[-8:]):
+                    with contextlib.suppress(OSError):
+                        if entry.stat(follow_symlinks=False).st_mtime < before:
+                            os.unlink(entry.path)  # noqa: PTH108
 
 
 class Hold:

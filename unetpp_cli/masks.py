@@ -1,23 +1,24 @@
-"""Class indices as pictures: palette PNG files, colours, overlays, legends. Needs numpy and Pillow only.
+"""Class indices as pictures: files, colours, overlays; maps of uncertainty. numpy and Pillow only.
 
-predict writes masks with this; the sample sheets and whoever reads a mask back use it too.
+predict writes its files with this; the sample sheets and whoever reads a mask back use it too. Large pictures
+(20,000x20,000) are worked on in strips of rows.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
-from unetpp_cli.data.classes import VOID, ClassSet, Color, palette
+from unetpp_cli.colors import color_table, uncertainty_palette
+from unetpp_cli.data.classes import VOID, ClassSet
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import replacing
 
@@ -30,30 +31,11 @@ RGB = npt.NDArray[np.uint8]
 CLASSES_KEY = "classes"
 """Text chunk of a mask that holds the class names, in index order, as a JSON list."""
 
-SMALLEST_TEXT = 11
-"""Pixels; below this the letters of Pillow's built-in font run together."""
-
 # Measured on CamVid's masks (480x360, one core): run lengths take 0.8 ms and 6.4 kB. zlib's level 1 takes
 # the same time for 7.7 kB, level 6 takes 2.0 ms for 5.3 kB and level 9 12 ms for 4.5 kB; on speckled masks
-# run lengths win both ways (1.0 ms, 12.3 kB; level 6: 3.1 ms, 13.0 kB).
+# run lengths win both ways (1.0 ms, 12.3 kB; level 6: 3.1 ms, 13.0 kB). They win for grey indices and for
+# colours as well (4.4 ms, 5.8 kB; level 6: 5.6 ms, 6.1 kB), where the filters of PNG turn areas into zeros.
 _COMPRESSION = {"compress_type": zlib.Z_RLE, "compress_level": 1}
-
-
-def void_color(classes: ClassSet) -> Color:
-    """The colour of `VOID`: black, or where a class is black, the first colour that no class has."""
-    pascal_void: Color = (224, 224, 192)
-    for color in ((0, 0, 0), pascal_void):
-        if color not in classes.colors:
-            return color
-    return next(color for color in palette(256) if color not in classes.colors)
-
-
-def color_table(classes: ClassSet) -> RGB:
-    """(256, 3): the colour of every value a mask can hold. Values that mean nothing are black."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(classes)] = classes.colors
-    table[VOID] = void_color(classes)
-    return table
 
 
 def save_mask(
@@ -71,19 +53,90 @@ def save_mask(
         ValueError: the mask is no (H, W) uint8 array, or holds a value that is no class.
         UserError: the file cannot be written.
     """
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise ValueError(f"a mask is (H, W) uint8, not {mask.shape} {mask.dtype}")
-    stray = [value for value in values_in(mask) if value >= len(classes) and value != VOID]
+    _check(mask, classes)
+    _save_flat(
+        path, _with_palette(mask, color_table(classes)), {CLASSES_KEY: _names(classes), **(text or {})}
+    )
+
+
+def save_color(
+    path: str | os.PathLike[str], mask: Mask, classes: ClassSet, text: Mapping[str, str] | None = None
+) -> None:
+    """Writes a mask as an RGB PNG in its classes' colours, `VOID` in `void_color`. Else as `save_mask`.
+
+    Raises:
+        ValueError: the mask is no (H, W) uint8 array, or holds a value that is no class.
+        UserError: the file cannot be written.
+    """
+    _check(mask, classes)
+    picture = _with_palette(mask, color_table(classes)).convert("RGB")
+    _save_flat(path, picture, {CLASSES_KEY: _names(classes), **(text or {})})
+
+
+def save_index(path: str | os.PathLike[str], mask: Mask, text: Mapping[str, str] | None = None) -> None:
+    """Writes a mask as an 8-bit grey PNG: the pixel value is the class index, 255 is `VOID`.
+
+    `read_mask` reads it, too.
+
+    Args:
+        mask: (H, W) uint8.
+        text: text chunks; the class names are not among them by themselves.
+
+    Raises:
+        ValueError: the mask is no (H, W) uint8 array.
+        UserError: the file cannot be written.
+    """
+    _save_flat(path, Image.fromarray(_flat(mask)), text or {})
+
+
+def save_map(path: str | os.PathLike[str], values: Mask, text: Mapping[str, str] | None = None) -> None:
+    """Writes a map of uncertainty as a palette PNG: the pixel value is the figure, dark is sure.
+
+    Args:
+        values: (H, W) uint8: 0 (sure) to 255 (as unsure as can be).
+        text: text chunks.
+
+    Raises:
+        ValueError: the map is no (H, W) uint8 array.
+        UserError: the file cannot be written.
+    """
+    _save_flat(path, _with_palette(values, uncertainty_palette()), text or {})
+
+
+def _check(mask: Mask, classes: ClassSet) -> None:
+    stray = [value for value in values_in(_flat(mask)) if value >= len(classes) and value != VOID]
     if stray:
         raise ValueError(f"the mask holds {stray}, but there are {len(classes)} classes")
-    picture = Image.frombytes("P", (mask.shape[1], mask.shape[0]), mask.tobytes())
-    picture.putpalette(color_table(classes).tobytes())
-    chunks = PngImagePlugin.PngInfo()
-    names = json.dumps(list(classes.names), ensure_ascii=False)
-    for key, value in {CLASSES_KEY: names, **(text or {})}.items():
-        chunks.add_text(key, value)  # tEXt; iTXt where Latin-1 cannot spell it
+
+
+def _flat(mask: Mask) -> Mask:
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError(f"a mask is (H, W) uint8, not {mask.shape} {mask.dtype}")
+    return mask
+
+
+def _with_palette(mask: Mask, table: RGB) -> Image.Image:
+    """A palette picture that shares the mask's memory, as long as the mask lies there row by row."""
+    picture = Image.fromarray(_flat(mask))
+    picture.putpalette(table.tobytes())
+    return picture
+
+
+def _names(classes: ClassSet) -> str:
+    return json.dumps(list(classes.names), ensure_ascii=False)
+
+
+def _save_flat(path: str | os.PathLike[str], picture: Image.Image, text: Mapping[str, str]) -> None:
+    """Writes a picture of flat areas as PNG with text chunks, in one step."""
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=chunks, **_COMPRESSION)
+        picture.save(temporary, format="PNG", pnginfo=_chunks(text), **_COMPRESSION)
+
+
+def _chunks(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in text.items():
+        chunks.add_text(key, value)  # tEXt; iTXt where Latin-1 cannot spell it
+    return chunks
 
 
 def read_mask(path: str | os.PathLike[str]) -> tuple[Mask, dict[str, str]]:
@@ -110,13 +163,16 @@ def read_mask(path: str | os.PathLike[str]) -> tuple[Mask, dict[str, str]]:
     return mask, text
 
 
-def save_picture(path: str | os.PathLike[str], picture: RGB) -> None:
+def save_picture(path: str | os.PathLike[str], picture: RGB, text: Mapping[str, str] | None = None) -> None:
     """Writes an (H, W, 3) uint8 picture as PNG or JPEG, by the suffix of `path`, in one step.
+
+    Args:
+        text: text chunks of the PNG; a JPEG has none.
 
     Raises:
         UserError: another suffix, or the file cannot be written.
     """
-    options: dict[str, Any] = {"compress_level": 3}
+    options: dict[str, Any] = {"compress_level": 3, "pnginfo": _chunks(text or {})}
     suffix = Path(path).suffix.lower()
     if suffix in {".jpg", ".jpeg"}:
         options = {"quality": 92, "subsampling": 0}  # the edges between flat colours stay sharp
@@ -128,12 +184,18 @@ def save_picture(path: str | os.PathLike[str], picture: RGB) -> None:
 
 def values_in(mask: Mask) -> tuple[int, ...]:
     """The values that occur in a mask, ascending."""
-    return tuple(int(value) for value in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)))
+    counts = np.zeros(256, dtype=np.int64)
+    for rows in strips(mask):
+        counts += np.bincount(mask[rows].ravel(), minlength=256)  # eight times as big inside
+    return tuple(int(value) for value in np.flatnonzero(counts))
 
 
 def colorize(mask: Mask, classes: ClassSet) -> RGB:
     """The mask in its classes' colours, (H, W, 3)."""
-    return color_table(classes)[mask]
+    table, colors = color_table(classes), np.empty((*mask.shape, 3), dtype=np.uint8)
+    for rows in strips(mask):
+        table.take(mask[rows], axis=0, out=colors[rows], mode="clip")  # several times as fast as table[mask]
+    return colors
 
 
 def overlay(image: RGB, mask: Mask, classes: ClassSet, opacity: float = 0.5) -> RGB:
@@ -151,91 +213,36 @@ def overlay(image: RGB, mask: Mask, classes: ClassSet, opacity: float = 0.5) -> 
         raise ValueError(f"image {image.shape} and mask {mask.shape} do not match")
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity {opacity} is not within 0..1")
-    # In 1/256ths and 16 bits: a big picture does not become four times as big as floats.
+    # In 1/256ths and 16 bits, strip by strip: a big picture is never held as larger numbers.
     weight = round(opacity * 256)
-    colors = colorize(mask, classes).astype(np.uint16) * weight
-    mixed: RGB = ((image.astype(np.uint16) * (256 - weight) + colors + 128) >> 8).astype(np.uint8)
-    mixed[mask == VOID] = image[mask == VOID]
+    table = color_table(classes).astype(np.uint16) * weight + 128
+    mixed = np.empty(image.shape, dtype=np.uint8)
+    for rows in strips(mask):
+        part = image[rows].astype(np.uint16) * (256 - weight)
+        part += table.take(mask[rows], axis=0)
+        part >>= 8
+        mixed[rows] = part
+        void = mask[rows] == VOID
+        if void.any():  # predictions hold none
+            mixed[rows][void] = image[rows][void]
     return mixed
 
 
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's built-in font (Aileron, Latin letters) at a size in pixels."""
-    built_in = ImageFont.load_default(size=max(size, SMALLEST_TEXT))
-    assert isinstance(built_in, ImageFont.FreeTypeFont)  # a Pillow without FreeType draws 10 pixels only
-    return built_in
+def side_by_side(image: RGB, other: RGB) -> RGB:
+    """The two pictures next to each other, (H, W + W', 3): the image, say, and its overlay.
 
-
-def text_size(height: int, width: int) -> int:
-    """Pixels of the letters that suit a picture of this size: 14 beside 480x360, 28 beside 960x720."""
-    return max(SMALLEST_TEXT, round(math.sqrt(height * width) / 30))
-
-
-def legend(classes: ClassSet, present: Iterable[int], height: int, size: int | None = None) -> RGB:
-    """Names beside colour chips on white, in as many columns as the height asks for.
-
-    Args:
-        present: the class indices to show; `VOID` is shown as `void`.
-        height: pixels of the result; at least one row of text is drawn.
-        size: pixels of the letters; by default what suits a 4:3 picture of this height.
-
-    Returns:
-        (H, W, 3) uint8; W follows from the names. H is `height`, or one row where that is less.
+    Raises:
+        ValueError: they are not two uint8 RGB pictures of one height.
     """
-    letters = font(size or text_size(height, height * 4 // 3))
-    entries = legend_entries(classes, present)
-    row, gap = legend_row(letters), round(letters.size * 0.6)
-    height = max(height, row + gap)
-    rows = max(1, (height - gap) // row)
-    columns = [entries[start : start + rows] for start in range(0, len(entries), rows)]
-    # Columns of equal length: 11 names in two columns are 6 and 5, not 10 and 1.
-    if len(columns) > 1:
-        even = -(-len(entries) // len(columns))
-        columns = [entries[start : start + even] for start in range(0, len(entries), even)]
-    widths = [round(max(letters.getlength(name) for name, _ in column)) + 1 for column in columns]
-    chip = round(letters.size * 1.6)
-    canvas = Image.new("RGB", (gap + sum(chip + gap + width + gap for width in widths), height), "white")
-    draw, left = ImageDraw.Draw(canvas), gap
-    for column, width in zip(columns, widths, strict=True):
-        for line, (name, color) in enumerate(column):
-            middle = gap // 2 + line * row + row // 2
-            half = round(letters.size * 0.5)
-            box = (left, middle - half, left + chip, middle + half)
-            draw.rectangle(box, fill=color, outline=(120, 120, 120))
-            draw.text((left + chip + gap, middle), name, fill="black", font=letters, anchor="lm")
-        left += chip + gap + width + gap
-    return np.array(canvas)
+    for picture in (image, other):
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise ValueError(f"a picture is (H, W, 3) uint8, not {picture.shape} {picture.dtype}")
+    if len(image) != len(other):
+        raise ValueError(f"pictures {len(image)} and {len(other)} pixels high do not fit beside each other")
+    return np.concatenate([image, other], axis=1)
 
 
-def legend_entries(classes: ClassSet, present: Iterable[int]) -> list[tuple[str, Color]]:
-    """(name, colour) of the indices given, ascending, each once; `VOID` comes last, as `void`."""
-    indices: Sequence[int] = sorted(set(present))
-    return [
-        ("void", void_color(classes)) if index == VOID else (classes.names[index], classes.colors[index])
-        for index in indices
-    ]
-
-
-def legend_row(letters: ImageFont.FreeTypeFont) -> int:
-    """Pixels from one line of a legend to the next."""
-    return round(letters.size * 1.55)
-
-
-def with_legend(picture: RGB, classes: ClassSet, present: Iterable[int]) -> RGB:
-    """The picture with a legend of the classes `present` to its right, (H', W', 3).
-
-    H' is the picture's height, unless it is too low for a legible legend: then white is added below.
-    """
-    indices = sorted(set(present))
-    if not indices:
-        return picture
-    height, width = picture.shape[:2]
-    size = text_size(height, width)
-    # A thumbnail is given room for up to eight lines: one line of all names would be far wider than it is.
-    lines = -(-len(indices) // -(-len(indices) // 8))
-    least = round((lines + 0.5) * legend_row(font(size))) + 1
-    beside = legend(classes, indices, max(height, least), size)
-    canvas = np.full((beside.shape[0], width + beside.shape[1], 3), 255, dtype=np.uint8)
-    canvas[:height, :width] = picture
-    canvas[:, width:] = beside
-    return canvas
+def strips(mask: Mask) -> Iterator[slice]:
+    """Rows from top to bottom, about a quarter of a million pixels at a time."""
+    rows = max(1, 2**18 // max(mask.shape[1], 1))
+    return (slice(top, top + rows) for top in range(0, len(mask), rows))

@@ -144,11 +144,12 @@ def is_restart() -> bool:
 
 
 @contextlib.contextmanager
-def join(gpus: str) -> Iterator[World]:
+def join(gpus: str, patience: timedelta = _PATIENCE) -> Iterator[World]:
     """Enters the group of processes that the environment describes, for as long as the block runs.
 
     Args:
         gpus: as `--gpus`; among several processes each takes the device at its place on its machine.
+        patience: how long a process waits for the others.
 
     Raises:
         UserError: there are more processes on this machine than devices.
@@ -162,7 +163,7 @@ def join(gpus: str) -> Iterator[World]:
         return
     # gloo for what lies on the CPU, so that agreeing does not wait for the GPU
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+    store, rank, size = next(rendezvous("env://", timeout=patience))
     if size == 1:
         yield World(device, local_rank=local_rank)
         return
@@ -173,7 +174,7 @@ def join(gpus: str) -> Iterator[World]:
         store=PrefixStore(f"train-{attempt}", store),
         rank=rank,
         world_size=size,
-        timeout=_PATIENCE,
+        timeout=patience,
         device_id=device if device.type == "cuda" else None,
     )
     try:

@@ -68,6 +68,36 @@ SizeOption = Annotated[
 PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="Arithmetic of the network.", rich_help_panel=RUN)
 ]
+TtaOption = Annotated[
+    str,
+    typer.Option(
+        "--tta",
+        metavar="flip,scales",
+        help="Average over the mirrored image, over three sizes (0.75, 1, 1.25), or both.",
+        rich_help_panel=RUN,
+    ),
+]
+TileOption = Annotated[
+    int | None,
+    typer.Option(
+        "--tile",
+        min=1,
+        metavar="PIXELS",
+        help="Compute in squares of this side, with the result of the whole (with --tta scales: a similar "
+        "one). Without it: only where memory would not do.",
+        rich_help_panel=RUN,
+    ),
+]
+OverlapOption = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap",
+        min=0,
+        metavar="PIXELS",
+        help="Let tiles overlap by less than exactness needs, and blend them.",
+        rich_help_panel=RUN,
+    ),
+]
 
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the output file, whatever it is.")

@@ -7,14 +7,28 @@ from typing import Annotated
 import typer
 
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import LOOK, RUN, GpusOption, Precision, PrecisionOption, SizeOption
+from unetpp_cli.cli.options import (
+    LOOK,
+    RUN,
+    OverlapOption,
+    Precision,
+    PrecisionOption,
+    SizeOption,
+    TileOption,
+    TtaOption,
+)
 from unetpp_cli.help import Command
 
 
 @app.command(cls=Command)
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Images, folders, or globs such as 'drive/*.png'.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Images, folders with all below them, globs such as 'drive/*.png', .zip or .tar archives, "
+            "@list.txt (one path a line), or - for such a list on standard input.",
+        ),
     ],
     output: Annotated[
         str | None,
@@ -22,10 +36,62 @@ def predict(
             "-o",
             "--output",
             metavar="PATH",
-            help="A .png file for one image, a folder for several. Without it: NAME_mask.png beside it.",
+            help="A .png file for one image, else a folder, in which the tree of the inputs is kept. Without "
+            "it: NAME_mask.png beside each image; for NAME.zip the folder NAME_masks. Where two images "
+            "differ in their suffix alone, NAME keeps it.",
             rich_help_panel=LOOK,
         ),
     ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="palette,color,index,overlay,probs",
+            help="What to write, separated by commas: palette PNG, RGB PNG in the class colours, grey PNG of "
+            "class indices, the mask over the image, probabilities as .npz (float16). In a folder the first "
+            "is NAME.png, the others NAME_overlay.png and so on.",
+            rich_help_panel=LOOK,
+        ),
+    ] = "palette",
+    confidence: Annotated[
+        bool,
+        typer.Option(
+            "--confidence",
+            help="Also write NAME_entropy.png and NAME_disagreement.png: how unsure the answer is and how "
+            "much the heads differ, from 0 (dark, not at all) to 255 (bright, as much as can be).",
+            rich_help_panel=LOOK,
+        ),
+    ] = False,
+    legend: Annotated[
+        bool,
+        typer.Option(
+            "--legend", help="Name the classes beside overlays and colour pictures.", rich_help_panel=LOOK
+        ),
+    ] = False,
+    side_by_side: Annotated[
+        bool,
+        typer.Option(
+            "--side-by-side",
+            help="Put the image to the left of overlays and colour pictures.",
+            rich_help_panel=LOOK,
+        ),
+    ] = False,
+    opacity: Annotated[
+        float,
+        typer.Option(metavar="0..1", help="How much an overlay hides the image.", rich_help_panel=LOOK),
+    ] = 0.5,
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", help="Skip images all of whose outputs exist.", rich_help_panel=LOOK),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Stop at the first broken image (exit code 2). Without it: name it, go on (exit code 1).",
+            rich_help_panel=LOOK,
+        ),
+    ] = False,
     model: Annotated[
         str | None,
         typer.Option(
@@ -46,21 +112,29 @@ def predict(
             "--ensemble", help="Average the probabilities of all heads up to the depth.", rich_help_panel=RUN
         ),
     ] = False,
+    tta: TtaOption = "",
     size: SizeOption = None,
-    gpus: GpusOption = "",
-    precision: PrecisionOption = Precision.fp32,
-    overlay: Annotated[
-        bool,
+    tile: TileOption = None,
+    overlap: OverlapOption = None,
+    batch_size: Annotated[
+        int | None,
         typer.Option(
-            "--overlay", help="Also write NAME_overlay.png: the mask over the image.", rich_help_panel=LOOK
+            metavar="N",
+            min=1,
+            help="Images of one size that are computed at once. Without it: 8 on a GPU, 1 on the CPU.",
+            rich_help_panel=RUN,
         ),
-    ] = False,
-    legend: Annotated[
-        bool,
+    ] = None,
+    gpus: Annotated[
+        str,
         typer.Option(
-            "--legend", help="Name the classes beside the overlay (implies it).", rich_help_panel=LOOK
+            metavar="0|0,1|all|cpu",
+            help="Where to compute; several GPUs share the images. Without it: GPU 0 if there is one, else "
+            "the CPU. Under torchrun the processes share the images, too.",
+            rich_help_panel=RUN,
         ),
-    ] = False,
+    ] = "",
+    precision: PrecisionOption = Precision.auto,
 ) -> None:
     """Paint a mask for every image.
 
@@ -69,7 +143,9 @@ def predict(
 
     Examples:
         unetpp predict img.png -o mask.png
-        unetpp predict drive/ -o masks/ --model runs/camvid-quick --overlay --legend
+        unetpp predict drive/ -o masks/ --model runs/camvid-quick --format palette,overlay --legend
+        unetpp predict drive.zip -o masks/ --skip-existing
+        find . -name '*.jpg' -size -10M | unetpp predict - -o masks/
     """
     from unetpp_cli.jobs.predict import PredictRequest
     from unetpp_cli.jobs.predict import predict as run
@@ -82,8 +158,17 @@ def predict(
             depth=depth,
             use_ensemble=ensemble,
             size=size,
-            overlay=overlay,
+            tta=tta,
+            tile=tile,
+            overlap=overlap,
+            formats=formats,
+            confidence=confidence,
             legend=legend,
+            side_by_side=side_by_side,
+            opacity=opacity,
+            skip_existing=skip_existing,
+            strict=strict,
+            batch_size=batch_size,
             gpus=gpus,
             precision=precision.value,
         )

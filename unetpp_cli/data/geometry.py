@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 65_536
 
+_MANY, _TIMES = 1 << 24, 64
+"""Pixels that are too many for a picture that has less than a 64th of them: nothing of it would be seen."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -62,12 +65,23 @@ class Geometry:
         return f"fit {self.width}" if self.mode == "fit" else "native"
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) at which an image of (height, width) meets the network."""
+        """The (height, width) at which an image of (height, width) meets the network.
+
+        Raises:
+            UserError: `fit` would make a tiny or a very narrow image enormous.
+        """
         if self.mode == "stretch":
             return self.height, self.width
         if self.mode == "fit":
             scale = self.height / min(height, width)
-            return max(1, round(height * scale)), max(1, round(width * scale))
+            high, wide = max(1, round(height * scale)), max(1, round(width * scale))
+            if max(high, wide) > MAX_SIDE or high * wide > max(_MANY, _TIMES * height * width):
+                raise UserError(
+                    f"An image of {width}x{height} pixels would meet the network at {wide}x{high}: "
+                    f"'{self}' is not for so small or narrow a picture.",
+                    "Leave it out, or choose --size native or a fixed one like --size 480x360.",
+                )
+            return high, wide
         return height, width
 
     def image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +41,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+_PIECE = 1 << 18  # pixels of more than 8 bits that are scaled at once
 
 
 def is_picture(name: str) -> bool:
@@ -48,7 +49,12 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122  (archive members too)
 
 
-def decode_image(picture: Picture, channels: int = 3, name: str | None = None) -> npt.NDArray[np.uint8]:
+def decode_image(
+    picture: Picture,
+    channels: int = 3,
+    name: str | None = None,
+    reserve: Callable[[int], None] | None = None,
+) -> npt.NDArray[np.uint8]:
     """Decodes a picture, upright as its EXIF orientation says.
 
     Palettes become colours and CMYK becomes RGB. Alpha is dropped, not painted over: the colours under it
@@ -59,16 +65,21 @@ def decode_image(picture: Picture, channels: int = 3, name: str | None = None) -
         picture: bytes, path or stream. Of several frames the first is taken.
         channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
         name: how messages name it; the path when omitted.
+        reserve: called with the bytes of the result before a pixel is decoded; it may wait until there is
+            room for them.
 
     Returns:
         (H, W, 3) or, with one channel, (H, W); uint8.
 
     Raises:
         UserError: it cannot be read or decoded, or `channels` is neither 1 nor 3.
+        MemoryError: there is no memory for it.
     """
     if channels not in {1, 3}:
         raise UserError(f"Pictures are read with 3 channels or with 1, not with {channels}.")
     with opened(picture, name) as image:
+        if reserve is not None:
+            reserve(image.width * image.height * channels)
         upright = turned(image)
         if upright.mode in _DEEP_MODES:
             upright = Image.fromarray(_to_8_bits(np.asarray(upright), upright.mode))
@@ -99,6 +110,7 @@ def opened(picture: Picture, name: str | None = None) -> Iterator[Image.Image]:
 
     Raises:
         UserError: as `decode_image`.
+        MemoryError: as it comes.
     """
     shown = name or (str(Path(picture)) if isinstance(picture, (str, os.PathLike)) else "the picture")
     try:
@@ -110,14 +122,15 @@ def opened(picture: Picture, name: str | None = None) -> Iterator[Image.Image]:
                     "Cut it into parts.",
                 )
             yield image
-    except UserError:
+    except (UserError, MemoryError):  # a lack of memory is no fault of the picture
         raise
     except FileNotFoundError as error:
         raise UserError(f"There is no file {shown}.", "Check the path given.") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{shown} is no picture, or a damaged one.", "Replace or remove it.") from error
     except Exception as error:  # on damaged bytes Pillow's decoders raise nearly anything
-        raise UserError(f"Cannot read the picture {shown}: {error}.", "Replace or remove it.") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"Cannot read the picture {shown}: {reason}.", "Replace or remove it.") from error
 
 
 def turned(image: Image.Image) -> Image.Image:
@@ -136,14 +149,34 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_8_bits(values: npt.NDArray[np.generic], mode: str) -> npt.NDArray[np.uint8]:
-    """Scales (H, W) integers or floats of more than 8 bits to 0..255."""
-    deep = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
-    top = float(deep.max(initial=0))
+    """Scales (H, W) integers or floats of more than 8 bits to 0..255.
+
+    Piece by piece: float64 and numpy's indices take eight bytes a pixel, the picture no more than four.
+    """
+    flat = values.reshape(-1)
+    pieces = [slice(start, start + _PIECE) for start in range(0, flat.size, _PIECE)]
+    scaled = np.empty(flat.size, np.uint8)
     if mode.startswith("I;16"):
-        full = 65_535.0
+        table = _scaled(np.arange(65_536, dtype=np.float64), 65_535.0)
+        for piece in pieces:
+            scaled[piece] = table[flat[piece]]
     else:
+        top = max((float(_deep(flat[piece]).max()) for piece in pieces), default=0.0)
         usual = (1.0, 255.0, 65_535.0) if mode == "F" else (255.0, 65_535.0)
         full = next((bound for bound in usual if top <= bound), top)
+        for piece in pieces:
+            scaled[piece] = _scaled(_deep(flat[piece]), full)
+    return scaled.reshape(values.shape)
+
+
+def _deep(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """The values as float64; what is negative, infinite or no number becomes 0."""
+    deep: npt.NDArray[np.float64] = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
+    return deep
+
+
+def _scaled(deep: npt.NDArray[np.float64], full: float) -> npt.NDArray[np.uint8]:
+    """0..full as 0..255."""
     scaled: npt.NDArray[np.uint8] = (deep * (255 / full)).round().astype(np.uint8)
     return scaled
 

@@ -204,9 +204,9 @@ def inspect_dataset(
             "too good, and no published score compares."
         )
     target = wanted or meaning.classes
-    mapping = convert(meaning.classes, target, source.label)
-    # Outputs that are void are never scored, so their pixels need not be told apart.
-    mapping = {own: VOID if index in target.void else index for own, index in mapping.items()}
+    conversion = convert(meaning.classes, target, source.label)
+    if conversion.note:
+        findings.warn(conversion.note)
     return Dataset(
         name=draft.name,
         source=source,
@@ -214,9 +214,9 @@ def inspect_dataset(
         classes=target,
         splits=splits,
         split_by=words,
-        void=_void_after(meaning, target, mapping),
+        void=_void_after(meaning, target, conversion.mapping),
         warnings=tuple(findings.warnings),
-        encoding=meaning.encoding.mapped(mapping),
+        encoding=meaning.encoding.mapped(conversion.mapping),
     )
 
 
@@ -259,9 +259,11 @@ def _void_after(meaning: Meaning, target: ClassSet, mapping: Mapping[int, int]) 
     own = meaning.classes
     lost = sum(reached == VOID and index not in own.void for index, reached in mapping.items())
     if lost:
-        names = [own.names[index] for index in own.void]
-        return f"void {', '.join(names) or 'black'} and {lost} of the {len(own)} classes"
-    if own.void == target.void:
+        names = ", ".join(own.names[index] for index in own.void)
+        before = f"void {names}" if names else meaning.void
+        some = f"{lost} of the {len(own)} classes"
+        return f"void {some}" if before == "no void" else f"{before} and {some}"
+    if own.void == target.void or not target.void:
         return meaning.void
     return "void " + ", ".join(f"{target.names[index]} ({index})" for index in target.void)
 

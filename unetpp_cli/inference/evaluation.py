@@ -1,4 +1,4 @@
-"""Runs a network over a split and counts: one confusion matrix per depth. Called by training and eval."""
+"""Runs a network over a split and counts for every head. Called by training (validation) and by eval."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 from unetpp_cli.data.classes import VOID, ClassSet
 from unetpp_cli.data.dataset import Example
-from unetpp_cli.devices import autocast
-from unetpp_cli.inference.metrics import Confusion, Scores
+from unetpp_cli.errors import Stopped
+from unetpp_cli.inference.boundary import Contours
+from unetpp_cli.inference.counting import Counter, Tally
 from unetpp_cli.inference.predictor import ensemble, labels, normalize, restore
-from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.parallel import World
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of every head, and of their ensemble, over one split.
+    """The counts of every head, and of their ensemble, over one split.
 
     Attributes:
         heads: by depth.
@@ -29,36 +29,40 @@ class Evaluation:
         ensemble: None when it was not asked for.
     """
 
-    heads: dict[int, Scores]
+    heads: dict[int, Tally]
     losses: dict[int, float]
-    ensemble: Scores | None
-
-
-class Stopped(Exception):  # noqa: N818 - no error
-    """An evaluation was given up before its end, because somebody asked for it."""
+    ensemble: Tally | None
 
 
 @torch.inference_mode()
 def evaluate(
-    network: UNetPlusPlus,
+    heads: Callable[[Tensor], list[Tensor]],
+    depths: Sequence[int],
     examples: Iterable[list[Example]],
     classes: ClassSet,
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
-    precision: str,
     *,
     with_ensemble: bool = False,
     with_losses: bool = False,
+    blocks: Sequence[int] | None = None,
+    boundary: bool = False,
     on_images: Callable[[int], None] = lambda count: None,
     world: World | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Scores `network` at the masks' native size, void ignored.
+    """Counts what a network gives at the masks' native size, void ignored.
 
     Args:
-        network: in evaluation mode, on `device`.
+        heads: normalised images (N, C, h, w) float32 on `device` -> for each depth the logits, or
+            log-probabilities, (N, K, h, w).
+        depths: which heads those are.
         examples: batches of images, of any sizes; with several processes, this one's share.
+        with_ensemble: count the mean of all heads, too.
+        with_losses: sum up the cross entropy of every head.
+        blocks: the block of each image of the split, by index: counts blocks and images apart.
+        boundary: count the boundary F1, too.
         on_images: told after every batch how many images it had.
         world: the processes over which the counts are summed.
         stop: asked before every batch; true gives up.
@@ -67,9 +71,9 @@ def evaluate(
         Stopped: `stop` made a process give up; raised in all of them.
     """
     world = world or World(device)
-    counters = {depth: _Counter(classes, device) for depth in network.head_depths}
-    together = _Counter(classes, device)
-    losses = {depth: torch.zeros((), dtype=torch.float64, device=device) for depth in network.head_depths}
+    counters = {depth: Counter(classes, device, blocks, boundary=boundary) for depth in depths}
+    together = Counter(classes, device, blocks, boundary=boundary) if with_ensemble else None
+    losses = {depth: torch.zeros((), dtype=torch.float64, device=device) for depth in depths}
     labelled = torch.zeros((), dtype=torch.int64, device=device)
     gave_up = False
     for batch in examples:
@@ -78,30 +82,32 @@ def evaluate(
         for group in _same_size(batch):
             x = normalize(torch.stack([one.image for one in group]), mean, std, device)
             target = torch.stack([one.mask for one in group]).to(device, non_blocking=True)
-            with autocast(device, precision):
-                heads = network.heads(x)
+            indices = [one.index for one in group]
+            contours = Contours(target, classes) if boundary else None
             height, width = target.shape[-2:]
             restored = []
-            for depth, logits in zip(network.head_depths, heads, strict=True):
+            for depth, logits in zip(depths, heads(x), strict=True):
                 full = restore(logits, height, width)
-                counters[depth].add(target, labels(full))
+                counters[depth].add(indices, target, labels(full), contours)
                 if with_losses:
                     losses[depth] += _cross_entropy(full, target.long())
-                if with_ensemble:
+                if together is not None:
                     restored.append(full)
-            if with_ensemble:
-                together.add(target, labels(ensemble(restored)))
+            if together is not None:
+                together.add(indices, target, labels(ensemble(restored)), contours)
             labelled += (target != VOID).sum()
         on_images(len(batch))
     if any(world.any([gave_up])):
         raise Stopped
-    for sums in (*(counter.counts for counter in counters.values()), together.counts, *losses.values()):
-        world.add_up(sums)
+    for counter in (*counters.values(), *([together] if together is not None else [])):
+        counter.add_up(world)
+    for loss in losses.values():
+        world.add_up(loss)
     pixels = int(world.add_up(labelled))
     return Evaluation(
-        heads={depth: counter.scores() for depth, counter in counters.items()},
+        heads={depth: counter.tally() for depth, counter in counters.items()},
         losses={depth: float(loss) / pixels if pixels else math.nan for depth, loss in losses.items()},
-        ensemble=together.scores() if with_ensemble else None,
+        ensemble=None if together is None else together.tally(),
     )
 
 
@@ -122,25 +128,3 @@ def _same_size(batch: list[Example]) -> Iterable[list[Example]]:
     for one in batch:
         groups.setdefault((one.image.shape, one.mask.shape), []).append(one)
     return groups.values()
-
-
-class _Counter:
-    """A confusion matrix on the device, summed over images."""
-
-    def __init__(self, classes: ClassSet, device: torch.device) -> None:
-        self.classes, count = classes, len(classes)
-        self.counts = torch.zeros(count * count, dtype=torch.int64, device=device)
-        self.scored = torch.zeros(256, dtype=torch.bool, device=device)
-        self.scored[list(classes.scored)] = True
-
-    def add(self, truth: Tensor, prediction: Tensor) -> None:
-        """truth and prediction: (N, H, W) uint8."""
-        count = len(self.classes)
-        valid = self.scored[truth.long()]
-        pairs = truth[valid].long() * count + prediction[valid]
-        self.counts += torch.bincount(pairs, minlength=count * count)
-
-    def scores(self) -> Scores:
-        count = len(self.classes)
-        matrix: Confusion = self.counts.view(count, count).cpu().numpy()
-        return Scores(matrix, self.classes)

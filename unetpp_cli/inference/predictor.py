@@ -1,64 +1,70 @@
-"""From an image to logits, probabilities and a mask, at its own size. Used by predict, eval and training.
+"""From an image to its mask, probabilities and doubts, at its own size. Used by predict, eval and training.
 
 The network knows no images and the jobs know no logits; what lies between is here: normalisation, the
-geometry, the way back to the original size, depth and ensemble.
+geometry, tiles when memory asks for them, the way back to the original size, depth and ensemble.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from unetpp_cli.data.dataset import chw
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.devices import autocast, place
-from unetpp_cli.errors import UserError
+from unetpp_cli.devices import place
+from unetpp_cli.errors import Stopped, UserError
+from unetpp_cli.inference.logits import (
+    disagreement,
+    ensemble,
+    entropy,
+    labels,
+    normalize,
+    restore,
+    restored_strips,
+    to_bytes,
+)
+from unetpp_cli.inference.passes import Passes, Window
+from unetpp_cli.inference.tiles import Tiling, automatic_tiling, check_tiling
+from unetpp_cli.memory import memory_left
 from unetpp_cli.network.weights import Model
 
+__all__ = ["Prediction", "Predictor", "check_depth", "ensemble", "labels", "normalize", "restore"]
 
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], device: torch.device) -> Tensor:
-    """(N, C, H, W) uint8 -> float32 on `device`, channels last: pixel values 0..1, less mean, over std."""
-    x = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
-    return (x - _on_device(tuple(mean), device)) / _on_device(tuple(std), device)
+Bytes = npt.NDArray[np.uint8]
 
+OnProbabilities = Callable[[int, int, npt.NDArray[np.float16]], None]
 
-@functools.lru_cache(maxsize=16)
-def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Of pixel values 0..255, per channel: (1, C, 1, 1). Kept, since to copy it there waits for the GPU."""
-    with torch.inference_mode(False):
-        return torch.tensor([255.0 * value for value in values], device=device).view(1, -1, 1, 1)
+_STRIP = {"cpu": 1 << 23, "cuda": 1 << 26}
+"""Logits of a head that are brought to the image's size at once. Those of a 960x720 image of 11 classes are
+still within the CPU's share: whole they take two thirds of the time that they take in strips."""
 
-
-def restore(logits: Tensor, height: int, width: int) -> Tensor:
-    """Brings logits (N, C, h, w) to (N, C, height, width), bilinearly, in float32."""
-    logits = logits.float()
-    if logits.shape[-2:] == (height, width):
-        return logits
-    return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
+_BUDGET, _UNKNOWN_LEFT = 0.5, 4 << 30
+"""The share of the memory left that a pass may take: other threads want some, too, and decoded pictures. And
+what is taken to be left, in bytes, where nothing tells."""
 
 
-def ensemble(logits: Sequence[Tensor]) -> Tensor:
-    """The mean of the softmax probabilities of several heads: the paper's accurate mode. (N, C, H, W)."""
-    total = logits[0].softmax(1)
-    for head in logits[1:]:
-        total = total + head.softmax(1)
-    return total / len(logits)
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the model says of one image, at the image's size.
 
+    Attributes:
+        mask: (H, W) uint8 class indices.
+        entropy: (H, W) uint8 in 1/255: of the answer's probabilities, over log K; None when not asked for.
+        disagreement: (H, W) uint8 in 1/255: between the heads up to the depth, over its maximum; None when
+            not asked for, or with one head.
+    """
 
-def labels(scores: Tensor) -> Tensor:
-    """(N, C, H, W) logits or probabilities -> (N, H, W) uint8 class indices."""
-    # max().indices is several times faster than argmax() on the CPU, and the same
-    return scores.max(1).indices.to(torch.uint8)
+    mask: Bytes
+    entropy: Bytes | None = None
+    disagreement: Bytes | None = None
 
 
 class Predictor:
-    """A model that takes images as they come.
+    """A model that takes images as they come. Nothing in it changes: several threads may use it at once.
 
     Args:
         model: what to use.
@@ -67,9 +73,12 @@ class Predictor:
         depth: the head to use, the deepest by default.
         use_ensemble: average all heads up to `depth` instead.
         size: overrides the geometry in the model's header.
+        tta: as `passes.parse_tta` gives it.
+        tiling: how images that are larger than a tile are cut.
+        tile_automatically: without `tiling`, cut those for which memory would not do.
 
     Raises:
-        UserError: the model has no head at `depth`.
+        UserError: the model has no head at `depth`, or `tiling` cannot be.
     """
 
     def __init__(
@@ -81,37 +90,193 @@ class Predictor:
         depth: int | None = None,
         use_ensemble: bool = False,
         size: Geometry | None = None,
+        tta: Sequence[str] = (),
+        tiling: Tiling | None = None,
+        tile_automatically: bool = True,
     ) -> None:
         self.header, self.hash = model.header, model.hash
         self.device = torch.device(device)
         self.network = place(model.network.eval(), self.device)
-        self.precision, self.use_ensemble = precision, use_ensemble
+        self.precision, self.use_ensemble, self.tta = precision, use_ensemble, tuple(tta)
         self.geometry = size or model.header.geometry
         self.depth = check_depth(depth, self.network.head_depths)
+        self.tiling = tiling
+        if tiling is not None:
+            check_tiling(tiling, self.network.pad_multiple, self.depth)
+        # Asked once: an image must not be cut on one day and whole on the next, in the middle of a run.
+        left = memory_left(self.device)
+        self._budget = _BUDGET * (_UNKNOWN_LEFT if left is None else left) if tile_automatically else None
 
     @property
     def channels(self) -> int:
         """Channels of the images it takes: 3 (RGB) or 1 (grey)."""
         return self.network.in_channels
 
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The depths of all heads up to `depth`."""
+        return tuple(depth for depth in self.network.head_depths if depth <= self.depth)
+
+    def network_size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) at which the network meets an image of (height, width)."""
+        return self.geometry.size(height, width)
+
+    def is_tiled(self, height: int, width: int) -> bool:
+        """Whether an image of (height, width) is cut, by wish or because memory would not do."""
+        return self.passes(height, width).is_cut(*self.network_size(height, width), (self.depth,))
+
+    def passes(self, height: int, width: int) -> Passes:
+        """How the network is asked about an image of (height, width)."""
+        whole = Passes(self.network, self.precision, self.tta, self.tiling)
+        if self.tiling is not None or self._budget is None:
+            return whole
+        # As if every head were asked for, so that the answer is one for all questions.
+        per_pixel, values = whole.bytes_per_pixel(self.heads), self.network.num_classes * len(self.heads)
+        size, multiple = self.network_size(height, width), self.network.pad_multiple
+        tiling = automatic_tiling(*size, multiple, self.depth, self._budget, per_pixel, values)
+        return Passes(self.network, self.precision, self.tta, tiling)
+
     @torch.inference_mode()
-    def scores(self, image: npt.NDArray[np.uint8]) -> Tensor:
-        """Logits, or with the ensemble probabilities, at the image's own size: (C, H, W) float32.
+    def predict(
+        self,
+        images: Sequence[Bytes],
+        *,
+        uncertainty: bool = False,
+        on_probabilities: OnProbabilities | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Prediction]:
+        """Masks, and on request how sure they are and the probabilities.
+
+        Whatever the size of an image, its K x H x W logits or probabilities are never held at once; when it
+        is tiled, nothing but the image and its maps grows with its height.
+
+        Args:
+            images: (H, W, 3) uint8 RGB, or (H, W) for a network of one channel. Several make one batch, or as
+                few as memory allows: they share one `network_size`, and none of them `is_tiled`.
+            uncertainty: also compute entropy and disagreement; the heads come from the same pass.
+            on_probabilities: told the image's number, a first row, and (rows, W, K) float16 probabilities:
+                every image in strips from top to bottom, one image after another.
+            stop: asked before each tile of an image that is tiled, and between the parts of a batch for which
+                memory would not do; true gives up.
+
+        Raises:
+            ValueError: the images make no batch.
+            Stopped: `stop` said so.
+        """
+        sizes = {self.network_size(*image.shape[:2]) for image in images}
+        if len(images) > 1 and (len(sizes) > 1 or any(self.is_tiled(*image.shape[:2]) for image in images)):
+            raise ValueError("images of several sizes, or tiled ones, make no batch")
+        depths = self.heads if self.use_ensemble or uncertainty else (self.depth,)
+        if not images:
+            return []
+        size, passes = sizes.pop(), self.passes(*images[0].shape[:2])
+        sized = [self.geometry.image(image) for image in images]
+        if len(images) == 1:
+            bands = passes.bands(self._window(sized[0]), *size, depths, stop)
+            return self._finish(bands, images, size, 0, uncertainty, on_probabilities)
+        together = self._together(*size)
+        done: list[Prediction] = []
+        while len(done) < len(images):
+            if done and stop():
+                raise Stopped
+            start = len(done)
+            heads = passes.heads(self._normalized(np.stack(sized[start : start + together])), depths)
+            while len(done) < start + heads[0].shape[0]:
+                number = len(done)
+                some = images[number : number + self._alike(images[number : start + together])]
+                band = [head[number - start : number - start + len(some)] for head in heads]
+                done += self._finish([(0, band)], some, size, number, uncertainty, on_probabilities)
+        return done
+
+    def mask(self, image: Bytes) -> Bytes:
+        """The class index of each pixel: (H, W) uint8, of the image's own size."""
+        return self.predict([image])[0].mask
+
+    @torch.inference_mode()
+    def scores(self, image: Bytes) -> Tensor:
+        """Logits, or with the ensemble probabilities, at the image's own size: (K, H, W) float32.
+
+        For small images: it holds them whole.
 
         Args:
             image: (H, W, 3) uint8 RGB, or (H, W) for a network of one channel.
         """
         height, width = image.shape[:2]
-        x = normalize(chw(self.geometry.image(image))[None], self.header.mean, self.header.std, self.device)
-        with autocast(self.device, self.precision):
-            heads = self.network.heads(x, self.depth) if self.use_ensemble else [self.network(x, self.depth)]
+        depths = self.heads if self.use_ensemble else (self.depth,)
+        heads = self.passes(height, width).heads(self._normalized(self.geometry.image(image)[None]), depths)
         restored = [restore(head, height, width) for head in heads]
         return (ensemble(restored) if self.use_ensemble else restored[0])[0]
 
-    def mask(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The class index of each pixel: (H, W) uint8, of the image's own size."""
-        result: npt.NDArray[np.uint8] = labels(self.scores(image)[None])[0].cpu().numpy()
-        return result
+    def _normalized(self, images: Bytes) -> Tensor:
+        """(N, h, w[, C]) uint8 -> (N, C, h, w) float32 on the device, channels last."""
+        # torch takes no arrays that cannot be written, as Pillow gives them, and none that run backwards.
+        if not images.flags.writeable or min(images.strides) < 0:
+            images = images.copy()
+        x = torch.from_numpy(images if images.ndim == 4 else images[..., None]).permute(0, 3, 1, 2)
+        return normalize(x, self.header.mean, self.header.std, self.device)
+
+    def _window(self, image: Bytes) -> Window:
+        """The image part by part, each normalised when it is asked for: never all of it in float32."""
+        return lambda rows, columns: self._normalized(image[None, rows, columns])
+
+    @property
+    def _strip(self) -> int:
+        return _STRIP.get(self.device.type, _STRIP["cpu"])
+
+    def _together(self, height: int, width: int) -> int:
+        """How many images that meet the network at this size go through it at once."""
+        if self._budget is None:
+            return 1 << 30
+        each = height * width * self.passes(height, width).bytes_per_pixel(self.heads)
+        return max(1, int(self._budget / each))
+
+    def _alike(self, images: Sequence[Bytes]) -> int:
+        """How many of the images, from the first on, have its size and fit into a strip together."""
+        shape = images[0].shape[:2]
+        most = max(1, self._strip // (self.network.num_classes * shape[0] * shape[1]))
+        alike = 1
+        while alike < min(most, len(images)) and images[alike].shape[:2] == shape:
+            alike += 1
+        return alike
+
+    def _finish(
+        self,
+        bands: Iterable[tuple[int, Sequence[Tensor]]],
+        images: Sequence[Bytes],
+        size: tuple[int, int],
+        number: int,
+        uncertainty: bool,
+        on_probabilities: OnProbabilities | None,
+    ) -> list[Prediction]:
+        """Logits at the network's `size` -> predictions of images of one size, the first being `number`."""
+        height, width = images[0].shape[:2]
+        shape = (len(images), height, width)
+        mask = np.empty(shape, np.uint8)
+        doubt = np.empty(shape, np.uint8) if uncertainty else None
+        apart = np.empty(shape, np.uint8) if uncertainty and len(self.heads) > 1 else None
+        for first, heads in restored_strips(bands, size, height, width, self._strip):
+            answer = ensemble(heads) if self.use_ensemble else heads[-1]  # (N, K, rows, W)
+            rows = slice(first, first + answer.shape[2])
+            mask[:, rows] = labels(answer).cpu().numpy()
+            if doubt is not None or on_probabilities is not None:
+                probabilities = answer if self.use_ensemble else answer.softmax(1)
+            if doubt is not None:
+                doubt[:, rows] = to_bytes(entropy(probabilities)).cpu().numpy()
+            if apart is not None:
+                apart[:, rows] = to_bytes(disagreement(heads)).cpu().numpy()
+            if on_probabilities is not None:
+                strips = probabilities.permute(0, 2, 3, 1).half().cpu().numpy()
+                for index, strip in enumerate(strips):
+                    on_probabilities(number + index, first, strip)
+            del heads, answer  # views of a band, which must be gone when the next is computed
+        return [
+            Prediction(
+                mask[index],
+                None if doubt is None else doubt[index],
+                None if apart is None else apart[index],
+            )
+            for index in range(len(images))
+        ]
 
 
 def check_depth(depth: int | None, heads: Sequence[int]) -> int:

@@ -1,160 +1,192 @@
-"""`unetpp eval`: what each depth of a model is worth on a split, and what it costs."""
+"""`unetpp eval`: what each depth of a model is worth on a split and what it costs; models compared."""
 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch.utils.data import DataLoader
+import numpy as np
+import numpy.typing as npt
+import torch
 
-from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, open_dataset
-from unetpp_cli.devices import (
-    autocast,
-    choose_device,
-    device_name,
-    place,
-    resolve_precision,
-    set_arithmetic,
-)
-from unetpp_cli.errors import UserError
-from unetpp_cli.inference.evaluation import Evaluation, evaluate
-from unetpp_cli.inference.metrics import DepthResult
+from unetpp_cli.data.named_masks import written_classes
+from unetpp_cli.data.splits import segnet_split
+from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
+from unetpp_cli.errors import UserError, listed
+from unetpp_cli.inference.bootstrap import LEAST, blocks_of, sequences_of
+from unetpp_cli.inference.metrics import Difference
+from unetpp_cli.inference.passes import parse_tta
+from unetpp_cli.inference.tiles import parse_tiling
+from unetpp_cli.jobs.candidates import Candidate, find_candidates
+from unetpp_cli.jobs.evaluation_folder import EvaluationFolder
+from unetpp_cli.jobs.measure import Measured, Way, between, block_of, split_of
 from unetpp_cli.jobs.runs import data_of_run, find_model
-from unetpp_cli.network.cost import macs, milliseconds, parameters
 from unetpp_cli.network.weights import Model, load_model
 from unetpp_cli.report import console
-from unetpp_cli.report.progress import track
-from unetpp_cli.report.tables import class_table, depth_table, results_json
+from unetpp_cli.report.comparison import comparison_json, comparison_table, verdict
+from unetpp_cli.report.tables import class_table, depth_tables, results_csv, results_json
+
+Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """The options of `unetpp eval`; empty text stands for 'not given'."""
+    """The options of `unetpp eval`; None and empty text stand for 'not given'.
 
-    model: str | None = None
+    Attributes:
+        models: weights files and run folders.
+        masks: folders or archives of masks that are scored without a model.
+        out: the folder for plots, sheets and tables.
+        form: `tables`, `json` or `csv`: what is printed.
+    """
+
+    models: Sequence[str] = ()
+    masks: Sequence[str] = ()
     data: str | None = None
     split: str | None = None
     split_by: str | None = None
     size: str | None = None
+    tta: str = ""
+    tile: int | None = None
+    overlap: int | None = None
     gpus: str = ""
-    precision: str = "fp32"
-    as_json: bool = False
+    precision: str = "auto"
+    block: int | None = None
+    boundary: bool = True
     timing: bool = True
+    out: str | None = None
+    form: str = "tables"
 
 
-def eval_model(request: EvalRequest) -> list[DepthResult]:
-    """Prints the table of depths and the table of classes (or JSON) and returns the former's rows.
+def eval_model(request: EvalRequest) -> list[Measured]:
+    """Prints what was found, as tables, JSON or CSV, and leaves the plots in `out`.
+
+    Returns:
+        One for each model, then one for each folder of masks, in the order of the request.
 
     Raises:
-        UserError: the model, the data or the split is not there, or their classes do not fit.
+        UserError: a model, the data or the split is not there, or their classes do not fit.
     """
+    folder = EvaluationFolder(request.out) if request.out else None
+    found = [find_model(name) for name in request.models]
+    if not request.models and not request.masks:
+        found = [find_model(None)]
     device = choose_device(request.gpus)
-    precision = resolve_precision(request.precision, device)
-    set_arithmetic(device, precision, deterministic=False, training=False)
-    geometry = Geometry.parse(request.size) if request.size else None
-    path, why = find_model(request.model)
-    where = request.data or data_of_run(path)
-    if not where:
-        raise UserError(f"--data is missing: what should {path} be scored on?", "Add --data ./camvid.")
-    model = load_model(path, device)
-    geometry = geometry or model.header.geometry
-    data = open_dataset(
-        where, classes=model.header.classes, split_by=request.split_by, seed=_seed_of(model.header.recipe)
-    )
-    split = _choose_split(data, request.split)
+    models = [load_model(path, device) for path, _ in found]
+    data = _open_data(request, models)
+    way = _way(request, device, block_of(data, request.block))
+    split = choose_split(data, request.split)
     pairs = data.splits[split]
-    if not request.as_json:
-        console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
+    candidates = find_candidates(models, request.masks, data, pairs, way)
+    if request.form == "tables":
+        why = f" ({found[0][1]})" if found and not request.models else ""
+        for candidate in candidates:
+            console.say(f"{candidate.kind}: {candidate.place}{why}")
         console.say(f"Data: {data.name}: {data.summary()}")
-        console.say(f"Split: {split}, {len(pairs)} images, on {device_name(device)} in {precision}")
+        console.say(f"Split: {split}, {len(pairs)} images{_in_words(way) if models else ''}")
     for text in data.warnings:
         console.warn(text)
 
-    network = place(model.network, device)
-    examples = EvaluationExamples(data, pairs, geometry, network.in_channels)
-    cuda = device.type == "cuda"
-    loader: DataLoader[Example] = DataLoader(
-        examples,
-        batch_size=8 if cuda else 1,
-        collate_fn=list,
-        num_workers=min(8, os.cpu_count() or 1) if cuda else 1 if len(pairs) > 16 else 0,
-    )
-    with track(len(pairs), "Scoring") as advance:
-        evaluation = evaluate(
-            network,
-            loader,
-            data.classes,
-            model.header.mean,
-            model.header.std,
-            device,
-            precision,
-            with_ensemble=True,
-            on_images=advance,
-        )
-
-    height, width = geometry.size(*data.image_size(pairs[0]))
-    rows = _rows(model, evaluation, height, width, precision, request.timing)
-    if request.as_json:
-        extra = {
-            "model": str(path),
-            "sha256": model.hash,
-            "data": data.name,
-            "layout": data.layout,
-            "split_by": data.split_by,
-            "images": len(pairs),
-            "geometry": str(geometry),
-            "timed_size": f"{width}x{height}",
-            "precision": precision,
-            "device": device_name(device),
-        }
-        print(json.dumps(results_json(split, rows, extra), indent=2))
+    measured = [candidate.score() for candidate in candidates]
+    differences = [between(measured[0], measured[0].main, one, one.main) for one in measured[1:]]
+    stems = [pair.stem for pair in pairs]
+    facts = {
+        "data": data.name,
+        "layout": data.layout,
+        "split_by": data.split_by,
+        "images": len(pairs),
+        "sequences": sequences_of(stems) if way.block > 1 else len(stems),
+        "block": way.block,
+        "blocks": len(set(blocks_of(stems, way.block))),
+        **(_facts(way) if models else {}),
+    }
+    report = _report(split, candidates, measured, differences, facts, data)
+    table = results_csv([(one.name, one.rows) for one in measured])
+    if request.form == "json":
+        print(json.dumps(report, indent=2))
+    elif request.form == "csv":
+        print(table, end="")
     else:
-        console.out.print(depth_table(rows, f"{data.name} {split}, {width}x{height}, {precision}"))
-        console.out.print(class_table(rows, data.classes))
-    return rows
+        for one, candidate in zip(measured, candidates, strict=True):
+            _print(one, f"{one.name}, {data.name} {split}{candidate.timed}", data, facts["sequences"])
+        for one, difference in zip(measured[1:], differences, strict=True):
+            console.out.print(comparison_table(measured[0].main, one.main, difference, data.classes))
+            console.explain(verdict(difference, facts["sequences"]))
+        _explain(split, stems, way.block)
+    if folder is not None:
+        for one, candidate in zip(measured, candidates, strict=True):
+            folder.add(one, data, split, pairs, candidate.predict)
+        folder.finish(report, table)
+        if request.form == "tables":
+            console.say(f"Plots, sheets and tables are in {folder.path}")
+    return measured
 
 
-def _rows(
-    model: Model, evaluation: Evaluation, height: int, width: int, precision: str, timing: bool
-) -> list[DepthResult]:
-    """L1..Ld and the ensemble, each with its cost, timed one after the other and apart from the scoring."""
-    network, architecture = model.network, model.header.architecture
+def _way(request: EvalRequest, device: torch.device, block: int) -> Way:
+    precision = resolve_precision(request.precision, device)
+    set_arithmetic(device, precision, deterministic=False, training=False)
+    return Way(
+        device=device,
+        precision=precision,
+        geometry=Geometry.parse(request.size) if request.size else None,
+        tta=parse_tta(request.tta),
+        tiling=parse_tiling(request.tile, request.overlap),
+        block=block,
+        boundary=request.boundary,
+        timing=request.timing,
+    )
 
-    def milliseconds_at(depth: int, *, ensemble: bool = False) -> float | None:
-        if not timing:
-            return None
-        with autocast(next(network.parameters()).device, precision):
-            return milliseconds(network, height, width, depth, ensemble=ensemble)
 
-    rows = [
-        DepthResult(
-            depth=depth,
-            scores=scores,
-            parameters=parameters(architecture, depth, heads=(depth,)),
-            gmac=macs(architecture, height, width, depth, heads=(depth,)) / 1e9,
-            milliseconds=milliseconds_at(depth),
-        )
-        for depth, scores in evaluation.heads.items()
+def _in_words(way: Way) -> str:
+    averaged = f", averaged over {' and '.join(way.tta)}" if way.tta else ""
+    return f", on {device_name(way.device)} in {way.precision}{averaged}"
+
+
+def _facts(way: Way) -> dict[str, Any]:
+    return {"precision": way.precision, "device": device_name(way.device), "tta": list(way.tta)}
+
+
+def _report(
+    split: str,
+    candidates: Sequence[Candidate],
+    measured: Sequence[Measured],
+    differences: Sequence[Difference],
+    facts: dict[str, Any],
+    data: Dataset,
+) -> dict[str, Any]:
+    """Everything that was found, as plain JSON values: the first candidate's at the top level."""
+    first, *others = [
+        {
+            **results_json(split, one.rows, candidate.facts),
+            "steps": [comparison_json(step, data.classes) for step in one.steps()],
+        }
+        for one, candidate in zip(measured, candidates, strict=True)
     ]
-    if evaluation.ensemble is not None and len(architecture.heads) > 1:
-        together = DepthResult(
-            depth=None,
-            scores=evaluation.ensemble,
-            parameters=parameters(architecture),
-            gmac=macs(architecture, height, width) / 1e9,
-            milliseconds=milliseconds_at(architecture.depth, ensemble=True),
-        )
-        rows.append(together)
-    return rows
+    compared = [comparison_json(difference, data.classes) for difference in differences]
+    return {**facts, **first, **({"others": others, "differences": compared} if others else {})}
 
 
-def _choose_split(data: Dataset, wish: str | None) -> str:
+def _print(measured: Measured, title: str, data: Dataset, sequences: int) -> None:
+    for table in depth_tables(measured.rows, title, console.out.width):
+        console.out.print(table)
+    for step in measured.steps():
+        console.explain(verdict(step, sequences))
+    console.out.print(class_table(measured.rows, data.classes))
+
+
+def choose_split(data: Dataset, wish: str | None, order: Sequence[str] = ("test", "val", "train")) -> str:
+    """The split `wish`, or the first of `order` that there is.
+
+    Raises:
+        UserError: the data have no such split.
+    """
     there = [name for name, pairs in data.splits.items() if pairs]
     if wish is None:
-        for name in ("test", "val", "train"):
+        for name in order:
             if name in there:
                 return name
     elif wish in there:
@@ -162,6 +194,45 @@ def _choose_split(data: Dataset, wish: str | None) -> str:
     raise UserError(f"--split {wish}: {data.name} has no such split.", f"It has {', '.join(there)}.")
 
 
-def _seed_of(recipe: object) -> int:
-    """The seed with which the training drew a random split, so that eval meets the same one."""
+def seed_of(recipe: object) -> int:
+    """The seed with which the training drew a random split, so that others meet the same one."""
     return int(recipe.get("seed", 0)) if isinstance(recipe, dict) else 0
+
+
+def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
+    where = request.data or (data_of_run(models[0].path) if models else None)
+    if not where:
+        what = str(models[0].path) if models else f"--pred {request.masks[0]}"
+        raise UserError(f"--data is missing: what should {what} be scored on?", "Add --data ./camvid.")
+    for model in models[1:]:
+        if model.header.classes.names != models[0].header.classes.names:
+            raise UserError(
+                f"{models[0].path} and {model.path} know different classes "
+                f"({listed(models[0].header.classes.names, 12)}; {listed(model.header.classes.names, 12)}).",
+                "Compare models of the same classes.",
+            )
+    header = models[0].header if models else None
+    return open_dataset(
+        where,
+        # Without a model in the classes that the masks say they are in: then they score as their model does.
+        classes=header.classes if header else written_classes(request.masks[0]),
+        split_by=request.split_by or (split_of(models[0], where) if models else None),
+        seed=seed_of(header.recipe) if header else 0,
+    )
+
+
+def _explain(split: str, stems: Sequence[str], block: int) -> None:
+    """What the intervals mean here."""
+    blocks = len(set(blocks_of(stems, block)))
+    drawn = f"{blocks} blocks of {block} consecutive frames" if block > 1 else f"{blocks} single images"
+    if blocks < LEAST:
+        hint = " Where images are unrelated, in spite of their names, add --block 1." if block > 1 else ""
+        console.explain(f"No intervals: {drawn} are too few to tell.{hint}")
+        return
+    console.explain(f"95 % intervals: bootstrap over {drawn}.")
+    if block > 1 and sequences_of(stems) == 1:
+        is_benchmark = all(segnet_split(stem) == "val" for stem in stems)
+        clip = "one clip of 6.7 seconds" if is_benchmark else "one sequence, by their names"
+        console.explain(
+            f"All {len(stems)} images of {split} are {clip}: the intervals say nothing about others."
+        )

@@ -1,34 +1,43 @@
-"""`unetpp predict`: images in, palette PNGs of class indices out."""
+"""`unetpp predict`: pictures in, masks out, in the order in which it happens; by one process or several."""
 
 from __future__ import annotations
 
-import glob
+import hashlib
+import os
+import sys
+import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import timedelta
 
-import numpy as np
-import numpy.typing as npt
-
+from unetpp_cli import allocator
+from unetpp_cli.data.findings import counted
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.images import decode_image, is_picture
-from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
+from unetpp_cli.devices import choose_devices, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
+from unetpp_cli.files import sweep_beside
+from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.predictor import Predictor
+from unetpp_cli.inference.tiles import parse_tiling
+from unetpp_cli.jobs.encoding import Writer
+from unetpp_cli.jobs.inputs import STDIN, Item, Scan
+from unetpp_cli.jobs.interrupt import Interruption
+from unetpp_cli.jobs.outputs import Look, Naming, parse_formats, refuse_collisions
+from unetpp_cli.jobs.painting import Manner, Stop, Totals, paint
 from unetpp_cli.jobs.runs import find_model
-from unetpp_cli.masks import overlay, save_mask, save_picture, values_in, with_legend
 from unetpp_cli.network.weights import load_model
-from unetpp_cli.report import console
-from unetpp_cli.report.progress import track
+from unetpp_cli.parallel import LauncherSignalled, ProcessesFailed, World, is_worker, join, launch
+from unetpp_cli.report import console, units
 from unetpp_cli.version import __version__
 
-MASK_ENDING = "_mask"
-OVERLAY_ENDING = "_overlay"
+_PATIENCE = timedelta(days=30)  # the first of several processes to be done waits for the last
+_NOUNS = {"overlay": "overlay", "probs": "probability file"}
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """The options of `unetpp predict`."""
+    """The options of `unetpp predict`; empty text and None stand for 'not given'."""
 
     inputs: Sequence[str]
     output: str | None = None
@@ -36,34 +45,112 @@ class PredictRequest:
     depth: int | None = None
     use_ensemble: bool = False
     size: str | None = None
-    overlay: bool = False
+    tta: str = ""
+    tile: int | None = None
+    overlap: int | None = None
+    formats: str = "palette"
+    confidence: bool = False
     legend: bool = False
+    side_by_side: bool = False
+    opacity: float = 0.5
+    skip_existing: bool = False
+    strict: bool = False
+    batch_size: int | None = None
     gpus: str = ""
-    precision: str = "fp32"
-
-
-@dataclass(frozen=True)
-class Work:
-    """One image, where its mask goes, and where its overlay goes if one is wanted."""
-
-    image: Path
-    mask: Path
-    overlay: Path | None
+    precision: str = "auto"
 
 
 def predict(request: PredictRequest) -> int:
-    """Writes a mask for every image; a broken image is named, skipped and counted.
+    """Paints every picture; a broken one is named, skipped and counted. Several devices get a process each.
 
     Returns:
-        The exit code: 0 when every image got its mask, 1 when some did not.
+        The exit code: 0 when every picture was painted, 1 when some could not be read, 2 when an error ended
+        one of several processes, 130 or 143 when a signal did.
 
     Raises:
-        UserError: nothing to do, masks that would overwrite each other or an image, no such model or depth.
+        UserError: nothing to do, outputs that would overwrite each other or a picture, no such model or
+            depth, a file that cannot be written, or with `strict` a broken picture.
     """
-    works = plan(request)
-    device = choose_device(request.gpus)
+    naming = _naming(request)
+    if not is_worker():
+        devices = choose_devices(request.gpus)
+        if len(devices) > 1:
+            return _in_processes(request, len(devices))
+    with join(request.gpus, _PATIENCE) as world:
+        try:
+            return _predict(request, naming, world)
+        except UserError as error:
+            if world.says_it_first(str(error)):
+                raise
+            time.sleep(1)  # whoever is first to end takes all others along: let the error be printed
+            raise SystemExit(2) from error
+
+
+def _naming(request: PredictRequest) -> Naming:
+    """Where everything goes; refuses what can be refused before anything is read."""
+    look = Look(
+        parse_formats(request.formats),
+        request.confidence,
+        request.legend,
+        request.side_by_side,
+        request.opacity,
+    )
+    look.check()
+    return Naming.choose(look, request.output)
+
+
+def _in_processes(request: PredictRequest, processes: int) -> int:
+    _refuse_stdin(request)
+    try:
+        return launch(_work, processes, 0, request, allocator.keeps_pages())
+    except ProcessesFailed as failure:
+        if failure.signal is not None:  # it could not say so itself
+            console.error(
+                f"A process was ended by signal {failure.signal}.", "--skip-existing goes on from there."
+            )
+        return failure.exit_code
+    except LauncherSignalled as signalled:
+        return 128 + signalled.number
+
+
+def _work(request: PredictRequest, keep_pages: bool) -> int:
+    """What each of the processes does that `--gpus` asks for."""
+    if keep_pages:
+        allocator.keep_pages()
+    code = 1
+    try:
+        code = predict(request)
+        if not code:
+            return code
+    except UserError as error:
+        console.error(error.problem, error.cure)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except Exception:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # an orderly end would wait for processes that may have gone
+
+
+def _refuse_stdin(request: PredictRequest) -> None:
+    if STDIN in request.inputs:
+        raise UserError(
+            "-: several processes cannot share one standard input.",
+            "Name a file that holds the list: @list.txt.",
+        )
+
+
+def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
+    if not world.is_main:
+        console.mute()
+    device = world.device
     precision = resolve_precision(request.precision, device)
     set_arithmetic(device, precision, deterministic=False, training=False)
+    tiling = parse_tiling(request.tile, request.overlap)
+    tta, size = parse_tta(request.tta), Geometry.parse(request.size) if request.size else None
+    count, items = _share(request, naming, world)
     path, why = find_model(request.model)
     predictor = Predictor(
         load_model(path, device),
@@ -71,12 +158,12 @@ def predict(request: PredictRequest) -> int:
         precision=precision,
         depth=request.depth,
         use_ensemble=request.use_ensemble,
-        size=Geometry.parse(request.size) if request.size else None,
+        size=size,
+        tta=tta,
+        tiling=tiling,
     )
-    heads = [depth for depth in predictor.network.head_depths if depth <= predictor.depth]
+    heads = predictor.heads
     depth = f"ensemble of {', '.join(map(str, heads))}" if request.use_ensemble else str(predictor.depth)
-    console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
-    console.say(f"Depth {depth}, {predictor.geometry}, on {device_name(device)} in {precision}")
     text = {
         "Software": f"unetpp {__version__}",
         "Model": predictor.hash,
@@ -84,127 +171,102 @@ def predict(request: PredictRequest) -> int:
         "Precision": precision,
         "Geometry": str(predictor.geometry),
     }
-
-    failed: list[str] = []
-    with track(len(works), "Predicting") as advance:
-        for work in works:
-            try:
-                image = decode_image(work.image, predictor.channels)
-            except UserError as error:
-                failed.append(str(work.image))
-                console.error(error.problem, error.cure)
-            else:
-                mask = predictor.mask(image)
-                save_mask(work.mask, mask, predictor.header.classes, text)
-                if work.overlay is not None:
-                    _save_overlay(work.overlay, image, mask, predictor, request.legend)
-            advance(1)
-    _report(works, failed)
-    return 1 if failed else 0
-
-
-def plan(request: PredictRequest) -> list[Work]:
-    """Which image goes where, in the order given, folders in the order of their names.
-
-    Raises:
-        UserError: an input is not there or no image, two masks would be the same file, or a mask would
-            replace an image.
-    """
-    found: list[tuple[Path, Path]] = []  # the image, and its path below the folder that was named
-    for text in request.inputs:
-        found += _images(text)
-    if not found:
-        raise UserError(
-            "There is no image to predict.", "Name images, folders or globs such as 'drive/*.png'."
-        )
-    single = request.output is not None and Path(request.output).suffix.lower() == ".png"
-    if single and len(found) > 1:
-        raise UserError(
-            f"-o {request.output} is one file, but there are {len(found)} images.",
-            "Give a folder: -o masks/",
-        )
-    if request.output and not single and is_picture(request.output):
-        raise UserError(f"-o {request.output}: masks are PNG files.", "Give a name that ends in .png.")
-    works = []
-    for image, below in found:
-        if request.output is None:
-            mask = image.with_name(f"{image.stem}{MASK_ENDING}.png")
-        elif single:
-            mask = Path(request.output)
-        else:
-            mask = Path(request.output) / below.with_suffix(".png")
-        wanted = request.overlay or request.legend
-        stem = mask.stem.removesuffix(MASK_ENDING)
-        works.append(Work(image, mask, mask.with_name(f"{stem}{OVERLAY_ENDING}.png") if wanted else None))
-    _refuse_collisions(works)
-    return works
-
-
-def _images(text: str) -> list[tuple[Path, Path]]:
-    """The images that one argument means: a file, a folder (with all below it), or a glob."""
-    path = Path(text)
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if is_picture(file.name) and file.is_file())
-        names = {(file.parent, file.stem) for file in inside}
-        images = [
-            file for file in inside if not file.name.startswith(".") and not _is_our_output(file, names)
-        ]
-        if not images:
-            raise UserError(f"The folder {path} holds no image.", "Give a folder of PNG or JPEG files.")
-        return [(file, file.relative_to(path)) for file in images]
-    if path.exists():
-        return [(path, Path(path.name))]
-    if matches := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 - absolute patterns too
-        files = [Path(match) for match in matches if Path(match).is_file()]
-        return [(file, Path(file.name)) for file in files]
-    raise UserError(f"There is no image {text}.", "Check the path; quote a glob: 'drive/*.png'.")
-
-
-def _is_our_output(file: Path, names: set[tuple[Path, str]]) -> bool:
-    """Whether an earlier predict wrote this file beside its image, so that it is no input of the next one."""
-    return any(
-        file.stem.endswith(ending) and (file.parent, file.stem.removesuffix(ending)) in names
-        for ending in (MASK_ENDING, OVERLAY_ENDING)
+    if tta:
+        text["TTA"] = ",".join(tta)
+    if tiling:
+        text["Tile"] = str(request.tile) + (f", overlap {request.overlap}" if request.overlap else "")
+    console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
+    extra = "".join(f", {key} {text[key]}" for key in ("TTA", "Tile") if key in text)
+    several = f", {counted(count, 'image')} on {world.size} processes" if world.size > 1 else ""
+    console.say(
+        f"Depth {depth}, {predictor.geometry}{extra}, on {device_name(device)} in {precision}{several}"
+    )
+    if request.confidence and len(heads) == 1:
+        console.warn("One head alone cannot disagree: --confidence writes the entropy only.")
+    manner = Manner(
+        predictor,
+        Writer(naming.for_heads(len(heads)), predictor.header.classes, text),
+        confidence=request.confidence,
+        skip_existing=request.skip_existing,
+        strict=request.strict,
+        batch_size=request.batch_size,
+        bar=world.is_main,
     )
 
-
-def _refuse_collisions(works: Sequence[Work]) -> None:
-    sources = {work.image.resolve() for work in works}
-    owners: dict[Path, Path] = {}
-    for work in works:
-        for target in (work.mask, work.overlay):
-            if target is None:
-                continue
-            place = target.resolve()
-            if place in sources:
-                raise UserError(
-                    f"The mask of {work.image} would replace the image {target}.", "Choose another -o."
-                )
-            if place in owners:
-                raise UserError(
-                    f"{owners[place]} and {work.image} would both write {target}.",
-                    "Predict them into different folders.",
-                )
-            owners[place] = work.image
-
-
-def _save_overlay(
-    path: Path, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], predictor: Predictor, legend: bool
-) -> None:
-    rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    picture = overlay(rgb, mask, predictor.header.classes)
-    if legend:
-        picture = with_legend(picture, predictor.header.classes, values_in(mask))
-    save_picture(path, picture)
+    with Interruption(forwarded=is_worker()) as interruption:
+        stop, totals = Stop(interruption, world), Totals()
+        try:
+            paint(items, manner, stop, totals)
+        except UserError as error:
+            if world.size == 1:
+                raise
+            stop.tell_others()
+            if world.says_it_first(str(error)):
+                console.error(error.problem, error.cure)
+            totals.has_failed = True
+    if interruption:
+        if world.is_main:
+            # The others are not waited for, who may have been ended at once.
+            done = ("at least " if world.size > 1 else "") + counted(totals.done, "image")
+            console.say(f"Interrupted after {done}; --skip-existing goes on from here.")
+        return interruption.exit_code
+    return _end(totals, count, items, manner.writer.naming, world)
 
 
-def _report(works: Sequence[Work], failed: Sequence[str]) -> None:
-    done = len(works) - len(failed)
-    if len(works) == 1 and done:
-        beside = f" and {works[0].overlay}" if works[0].overlay else ""
-        console.say(f"{works[0].image} -> {works[0].mask}{beside}")
-    elif done:
-        folders = sorted({str(work.mask.parent) for work in works})
-        console.say(f"{done} masks in {listed(folders)}")
-    if failed:
-        console.warn(f"{len(failed)} of {len(works)} images could not be read: {listed(failed)}")
+def _share(request: PredictRequest, naming: Naming, world: World) -> tuple[int, list[Item]]:
+    """How many pictures there are, and those that are this process's to paint."""
+    if world.size > 1:
+        _refuse_stdin(request)
+    scan = Scan(request.inputs, request.output)
+    items = list(scan)
+    if naming.is_file and len(items) > 1:
+        raise UserError(
+            f"-o {request.output} is one file, but there are {len(items):,} images.",
+            "Give a folder: -o masks/",
+        )
+    world.from_main(lambda: refuse_collisions(items, naming))
+    if world.is_main:
+        sweep_beside(target for item in items for target in naming.targets(item).values())
+    if scan.left_out:
+        console.say(f"{counted(scan.left_out, 'file')} left out: named like outputs of an earlier predict.")
+    if world.size > 1:
+        names = hashlib.sha256()
+        for item in items:
+            names.update(os.fsencode(item.name) + b"\0")
+        # From here on files may be written where another process would have looked for pictures.
+        if len(set(world.collect(names.digest()))) > 1:
+            raise UserError(
+                "The processes do not find the same images.",
+                "Does a folder change, or differ on another machine?",
+            )
+    return len(items), items[world.rank :: world.size]
+
+
+def _end(totals: Totals, count: int, items: Sequence[Item], naming: Naming, world: World) -> int:
+    """Waits for the other processes, and has the first one say what all have done. The exit code."""
+    try:
+        first, *others = world.collect(totals)
+    except RuntimeError:
+        console.error("Another process ended before its work was done.", "--skip-existing goes on from here.")
+        return 1
+    for other in others:
+        first = first + other
+    if world.is_main:
+        _report(first, count, items, naming)
+    world.any([False])  # whoever ends first, with an error, takes the others along: not before the report
+    return 2 if first.has_failed else 1 if first.broken else 0
+
+
+def _report(totals: Totals, count: int, items: Sequence[Item], naming: Naming) -> None:
+    if totals.skipped:
+        console.say(f"{counted(totals.skipped, 'image')} skipped: the files exist.")
+    if count == 1 and totals.done:
+        console.say(f"{items[0].name} -> {' and '.join(naming.targets(items[0]).values())}")
+    elif totals.done:
+        noun = _NOUNS.get(naming.look.formats[0], "mask")
+        rate = f"{units.short(totals.done / max(totals.seconds, 1e-9))} img/s"
+        console.say(f"{counted(totals.done, noun)} {naming.place(items)} ({rate})")
+    if totals.broken:
+        more = totals.broken - len(totals.names)
+        names = listed(totals.names) + (f" and {more:,} more" if more else "")
+        console.warn(f"{totals.broken:,} of {counted(count, 'image')} could not be read: {names}")

@@ -19,8 +19,9 @@ from unetpp_cli.config import TrainConfig
 from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.data.dataset import Example
 from unetpp_cli.data.loading import Batch, TrainingBatches
-from unetpp_cli.devices import memory_used
-from unetpp_cli.inference.evaluation import Evaluation, Stopped, evaluate
+from unetpp_cli.devices import autocast, memory_used
+from unetpp_cli.errors import Stopped
+from unetpp_cli.inference.evaluation import Evaluation, evaluate
 from unetpp_cli.jobs.interrupt import Interruption
 from unetpp_cli.jobs.run_folder import RunFolder
 from unetpp_cli.network.unetpp import UNetPlusPlus
@@ -201,14 +202,18 @@ class TrainingRun:
             done = min(done + count * world.size, self.val_size)
             show(done, self.val_size)
 
+        def heads(x: Tensor) -> list[Tensor]:
+            with autocast(self.trainer.device, self.trainer.precision):
+                return network.heads(x)
+
         return evaluate(
-            network,
+            heads,
+            network.head_depths,
             loader,
             self.classes,
             config.mean,
             config.std,
             self.trainer.device,
-            self.trainer.precision,
             with_losses=True,
             on_images=advance,
             world=world,
@@ -220,6 +225,7 @@ class TrainingRun:
         pixels = sums.to_json(self.trainer.world)
         val: dict[int, HeadScore] = {}
         if validation is not None:
+            found = {depth: tally.scores(self.classes) for depth, tally in validation.heads.items()}
             val = {
                 depth: HeadScore(
                     validation.losses[depth],
@@ -227,7 +233,7 @@ class TrainingRun:
                     scores.miou,
                     tuple(float(value) for value in scores.iou),
                 )
-                for depth, scores in validation.heads.items()
+                for depth, scores in found.items()
             }
         return EpochRecord(
             epoch=self.epoch,
@@ -254,7 +260,9 @@ class TrainingRun:
             self._write_last(record)
         if self.folder is None:
             return
-        scores = None if validation is None else validation.heads[max(validation.heads)]
+        scores = None
+        if validation is not None:
+            scores = validation.heads[max(validation.heads)].scores(self.classes)
         self.folder.record(self.records, scores, is_over=bool(self.ended))
         if self.val_loader is not None and (record.epoch == 1 or self.ended):
             trainer = self.trainer

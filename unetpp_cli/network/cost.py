@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unetpp_cli.network.header import Architecture
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unetpp_cli.network.unetpp import UNetPlusPlus
 
 _MIN_REPEATS = 3
@@ -26,12 +28,14 @@ class _Layer:
     Attributes:
         row: the kernel is applied once per pixel of the image halved `row` times.
         kernel: number of its weights, that is, of multiply-accumulates per application.
-        rest: its biases, and scale and shift of the BatchNorm.
+        biases: one per output channel.
+        norm: channels of the BatchNorm; 0 where there is none.
     """
 
     row: int
     kernel: int
-    rest: int
+    biases: int
+    norm: int = 0
 
 
 def parameters(
@@ -47,7 +51,7 @@ def parameters(
     Raises:
         ValueError: the network has no such depth or head.
     """
-    return sum(layer.kernel + layer.rest for layer in _layers(architecture, depth, heads))
+    return sum(_learnt(layer) for layer in _layers(architecture, depth, heads))
 
 
 def macs(
@@ -80,28 +84,44 @@ def milliseconds(
     depth: int | None = None,
     *,
     batch: int = 1,
-    ensemble: bool = False,
     repeats: int = 20,
     budget: float = 1.0,
 ) -> float:
-    """Median time per image of a forward pass, in milliseconds, after a warm-up.
+    """Median time per image of a forward pass at `depth` (the deepest by default); see `side_by_side`."""
+    runs = [lambda image: network(image, depth)]
+    return side_by_side(network, height, width, runs, batch=batch, repeats=repeats, budget=budget)[0]
 
-    Runs where the network is, in its precision, in eval mode, under `torch.inference_mode`.
+
+def side_by_side(
+    network: UNetPlusPlus,
+    height: int,
+    width: int,
+    runs: Sequence[Callable[[Tensor], object]],
+    *,
+    batch: int = 1,
+    repeats: int = 20,
+    budget: float = 1.0,
+    on_warm: Callable[[int], None] = lambda number: None,
+) -> list[float]:
+    """Median time per image of each run, in milliseconds, after a warm-up of each.
+
+    The runs take turns, so that a machine that is busy for a while slows them all alike. They run where the
+    network is, in its precision, in eval mode, under `torch.inference_mode`.
 
     Args:
         height, width: of the image in pixels, before padding.
-        depth: of the head that is read; the deepest by default.
+        runs: what is timed; each gets (batch, in_channels, height, width), channels last.
         batch: images per pass.
-        ensemble: times `heads` (every head up to `depth`) and not `forward`.
-        repeats: passes that are timed; at least 3.
-        budget: seconds after which no further pass is begun.
+        repeats: rounds that are timed; at least 3.
+        budget: seconds per run after which no further round is begun.
+        on_warm: told the number of a run after its warm-up.
     """
     import torch
 
     parameter = next(network.parameters())
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(batch, network.in_channels, height, width, generator=generator).to(parameter)
-    run = network.heads if ensemble else network.forward
+    image = image.contiguous(memory_format=torch.channels_last)  # as `normalize` makes it
 
     def now() -> float:
         if parameter.is_cuda:
@@ -110,19 +130,23 @@ def milliseconds(
 
     training = network.training
     network.eval()
-    times: list[float] = []
+    times: list[list[float]] = [[] for _ in runs]
     try:
         with torch.inference_mode():
-            run(image, depth)  # the first pass allocates, and chooses kernels
-            while len(times) < max(repeats, _MIN_REPEATS):
-                if len(times) >= _MIN_REPEATS and sum(times) > budget:
+            for number, run in enumerate(runs):
+                run(image)  # the first pass allocates, and chooses kernels
+                on_warm(number)
+            began = now()
+            for done in range(max(repeats, _MIN_REPEATS)):
+                if done >= _MIN_REPEATS and now() - began > budget * len(runs):
                     break
-                start = now()
-                run(image, depth)
-                times.append(now() - start)
+                for run, taken in zip(runs, times, strict=True):
+                    start = now()
+                    run(image)
+                    taken.append(now() - start)
     finally:
         network.train(training)
-    return 1000 * statistics.median(times) / batch
+    return [1000 * statistics.median(taken) / batch for taken in times]
 
 
 def _layers(architecture: Architecture, depth: int | None, heads: Sequence[int] | None) -> Iterator[_Layer]:
@@ -150,4 +174,8 @@ def _layers(architecture: Architecture, depth: int | None, heads: Sequence[int] 
 
 def _conv(row: int, inputs: int, outputs: int, norm: int) -> _Layer:
     """A 3x3 convolution with bias, and a BatchNorm over `norm` channels before or after it."""
-    return _Layer(row, 9 * inputs * outputs, outputs + 2 * norm)
+    return _Layer(row, 9 * inputs * outputs, outputs, norm)
+
+
+def _learnt(layer: _Layer) -> int:
+    return layer.kernel + layer.biases + 2 * layer.norm

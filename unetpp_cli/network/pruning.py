@@ -6,7 +6,7 @@ Called by the prune job; `verify` also by tests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +41,11 @@ class Proof:
 
 
 def prune(
-    model: Model | tuple[UNetPlusPlus, Header], depth: int, *, single_head: bool = False
+    model: Model | tuple[UNetPlusPlus, Header],
+    depth: int,
+    *,
+    single_head: bool = False,
+    may_stay: bool = False,
 ) -> tuple[UNetPlusPlus, Header]:
     """The network cut at `depth`, with tensors of its own and in eval mode, and its header.
 
@@ -53,37 +57,47 @@ def prune(
         model: a loaded model, or a network in memory and its header.
         depth: of the head that becomes the deepest.
         single_head: drop the shallower heads, too.
+        may_stay: `depth` may be the deepest there is, since the network will be stored in another way.
 
     Raises:
         UserError: there is no head at `depth`, or nothing would change.
     """
-    if isinstance(model, Model):
-        network, header, name = model.network, model.header, str(model.path)
-    else:
-        (network, header), name = model, "The network"
-    _refuse(name, header.architecture.heads, depth, single_head)
+    header = pruned_header(model, depth, single_head=single_head, may_stay=may_stay)
+    state = (model.network if isinstance(model, Model) else model[0]).state_dict()
+    names = skeleton(header.architecture).state_dict()
+    return assemble(header.architecture, {name: state[name].clone() for name in names}), header
 
+
+def pruned_header(
+    model: Model | tuple[UNetPlusPlus, Header],
+    depth: int,
+    *,
+    single_head: bool = False,
+    may_stay: bool = False,
+) -> Header:
+    """The header that `prune` gives, without the network. Arguments and refusals are those of `prune`."""
+    header = model.header if isinstance(model, Model) else model[1]
+    name = str(model.path) if isinstance(model, Model) else "The network"
+    _refuse(name, header.architecture.heads, depth, single_head, may_stay)
     kept = (depth,) if single_head else tuple(head for head in header.architecture.heads if head <= depth)
-    architecture = replace(header.architecture, depth=depth, heads=kept)
-    state = network.state_dict()
-    pruned = assemble(architecture, {key: state[key].clone() for key in skeleton(architecture).state_dict()})
 
     origin: dict[str, Any] = {"from_depth": header.architecture.depth, "to_depth": depth}
     if isinstance(model, Model):
         origin["pruned_from"] = model.hash
     if header.origin:
         origin["parent"] = dict(header.origin)
-    return pruned, replace(
-        header, architecture=architecture, metrics=_metrics_of(header.metrics, kept), origin=origin
+    return replace(
+        header,
+        architecture=replace(header.architecture, depth=depth, heads=kept),
+        metrics=_metrics_of(header.metrics, kept),
+        origin=origin,
     )
 
 
 def verify(full: UNetPlusPlus, pruned: UNetPlusPlus, depth: int) -> Proof:
     """Compares the logits of every head of `pruned` with those of the same head of `full`, bit for bit.
 
-    Both ways of asking are compared, `forward(image, depth)` and `heads(image)`, on seeded noise in three
-    shapes: a multiple of what inputs are padded to; one with rows that are a multiple for the shallower
-    network but not for the full one (as CamVid's 360 are for 8 and not for 16); and an odd one, as a batch.
+    Both ways of asking are compared, `forward(image, depth)` and `heads(image)`, on every probe.
 
     Raises:
         ValueError: `pruned` is not `full` cut at `depth`, by its architecture.
@@ -91,26 +105,37 @@ def verify(full: UNetPlusPlus, pruned: UNetPlusPlus, depth: int) -> Proof:
     """
     if pruned.depth != depth or not set(pruned.head_depths) <= set(full.head_depths):
         raise ValueError(f"a network with heads {pruned.head_depths} is not one cut at depth {depth}")
-    multiple, channels = full.pad_multiple, full.in_channels
-    shapes = (
-        (1, channels, multiple, 2 * multiple),
-        (1, channels, multiple + multiple // 2, multiple),
-        (2, channels, multiple + 1, multiple // 2 + 3),
-    )
-    parameter = next(full.parameters())
-    generator = torch.Generator().manual_seed(0)
+    shapes = []
     modes = full.training, pruned.training
     full.eval()
     pruned.eval()
     try:
         with torch.inference_mode():
-            for shape in shapes:
-                image = torch.randn(shape, generator=generator).to(parameter)
+            for image in probes(full):
                 _compare(full, pruned, image)
+                shapes.append(tuple(image.shape))
     finally:
         full.train(modes[0])
         pruned.train(modes[1])
-    return Proof(pruned.head_depths, shapes)
+    return Proof(pruned.head_depths, tuple(shapes))
+
+
+def probes(network: UNetPlusPlus) -> Iterator[Tensor]:
+    """Images of seeded noise, where the network is, as (N, C, H, W) in three shapes.
+
+    The first is a multiple of what inputs are padded to. The second has rows that are a multiple for a
+    shallower network but not for this one (as CamVid's 360 are for 8 and not for 16). The third is odd, and a
+    batch.
+    """
+    multiple, channels = network.pad_multiple, network.in_channels
+    parameter = next(network.parameters())
+    generator = torch.Generator().manual_seed(0)
+    for shape in (
+        (1, channels, multiple, 2 * multiple),
+        (1, channels, multiple + multiple // 2, multiple),
+        (2, channels, multiple + 1, multiple // 2 + 3),
+    ):
+        yield torch.randn(shape, generator=generator).to(parameter)
 
 
 def _compare(full: UNetPlusPlus, pruned: UNetPlusPlus, image: Tensor) -> None:
@@ -134,8 +159,8 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def _refuse(name: str, heads: tuple[int, ...], depth: int, single_head: bool) -> None:
-    """Raises a UserError unless cutting at `depth` removes something."""
+def _refuse(name: str, heads: tuple[int, ...], depth: int, single_head: bool, may_stay: bool) -> None:
+    """Raises a UserError unless cutting at `depth` removes something, or need not."""
     lower = [head for head in heads if head < heads[-1]]
     if lower:
         has = f"{name} has heads at depth {', '.join(map(str, heads))}"
@@ -147,7 +172,7 @@ def _refuse(name: str, heads: tuple[int, ...], depth: int, single_head: bool) ->
         raise UserError(f"{has}: it cannot be pruned upwards, to {depth}.", f"{cure}.")
     if depth not in heads:
         raise UserError(f"{has}, none at {depth}.", f"{cure}.")
-    if depth == heads[-1] and not (single_head and lower):
+    if depth == heads[-1] and not (single_head and lower) and not may_stay:
         more = ", or add --single-head, which drops the lower heads" if lower else ""
         raise UserError(f"{has}: pruned at {depth} nothing would change.", f"{cure}{more}.")
 

@@ -5,15 +5,18 @@ Training, prune and convert write through `save_model`; all that needs a network
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unetpp_cli.errors import UserError, listed
 from unetpp_cli.files import replacing
@@ -94,10 +97,26 @@ def assemble(architecture: Architecture, state: Mapping[str, Tensor]) -> UNetPlu
     return network.eval()
 
 
-def save_model(path: str | os.PathLike[str], network: UNetPlusPlus, header: Header) -> None:
+def convolution_names(network: UNetPlusPlus) -> frozenset[str]:
+    """The tensors that half storage concerns: weights and biases of all (transposed) convolutions."""
+    return frozenset(
+        f"{name}.{kind}"
+        for name, module in network.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+        for kind in ("weight", "bias")
+    )
+
+
+def save_model(
+    path: str | os.PathLike[str], network: UNetPlusPlus, header: Header, *, half: bool = False
+) -> None:
     """Writes network and header to `path` in one step. Equal content gives equal bytes.
 
     The metadata has one key only: safetensors writes several in an order of chance.
+
+    Args:
+        half: store the convolutions in fp16; norms and their statistics stay in float32. What is lost is for
+            the caller to know: `halving.rounded` says what the file will hold.
 
     Raises:
         ValueError: the header describes another network.
@@ -108,11 +127,49 @@ def save_model(path: str | os.PathLike[str], network: UNetPlusPlus, header: Head
     if contradiction := _contradiction(header):
         raise ValueError(contradiction)
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if half:
+        tensors.update({name: tensors[name].half() for name in convolution_names(network)})
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={METADATA_KEY: header.dumps()})
         except (SafetensorError, OSError) as error:
             raise UserError(f"Cannot write {Path(path)}: {error}.", "Is the disk full?") from error
+
+
+def tensor_bytes(architecture: Architecture, *, half: bool = False) -> int:
+    """Bytes of the tensors in the weights file of that network with all its heads, without the header."""
+    return sum(end - start for _, _, start, end in _places(architecture, half).values())
+
+
+def predicted_bytes(header: Header, *, half: bool = False) -> int:
+    """Bytes of the file that `save_model` would write for a network with this header, without writing it."""
+    table: dict[str, Any] = {"__metadata__": {METADATA_KEY: header.dumps()}}
+    for name, (dtype, shape, start, end) in _places(header.architecture, half).items():
+        table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = len(json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + text + -text % 8 + tensor_bytes(header.architecture, half=half)
+
+
+def stores_half(model: Model) -> bool:
+    """Whether its file holds every convolution in fp16, so that storing them so again loses nothing."""
+    _, tensors = read_header(model.path)
+    return all(tensors[name].dtype == "F16" for name in convolution_names(model.network))
+
+
+def _places(architecture: Architecture, half: bool) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
+    """Type, shape, first byte and end of each tensor in the file, as safetensors lays them out."""
+    network = skeleton(architecture)
+    halved = convolution_names(network) if half else frozenset()
+    spelled = {8: "I64", 4: "F32", 2: "F16"}
+    places, end = {}, 0
+    sizes = {
+        name: 2 if name in halved else value.element_size() for name, value in network.state_dict().items()
+    }
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):  # wide numbers first, then by name
+        start, end = end, end + sizes[name] * math.prod(shapes[name])
+        places[name] = (spelled[sizes[name]], shapes[name], start, end)
+    return places
 
 
 def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:

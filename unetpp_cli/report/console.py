@@ -112,6 +112,13 @@ def say(text: str) -> None:
     _target(out).print(_literal(out, text), soft_wrap=True, highlight=False)
 
 
+def explain(text: str) -> None:
+    """Prints a sentence to standard output: broken between words on a terminal, one line in a pipe."""
+    if _is_mute:
+        return
+    _target(out).print(_literal(out, text), soft_wrap=not out.is_terminal, highlight=False)
+
+
 def warn(text: str) -> None:
     """Prints `Warning: text` to standard error."""
     if _is_mute:

@@ -18,39 +18,48 @@ from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.inference.metrics import DepthResult, Scores
 from unetpp_cli.report import figure as look
 from unetpp_cli.report import units
+from unetpp_cli.report.labels import Label, place_labels
+from unetpp_cli.report.tables import told
 
 
 def depth_plot(path: str | os.PathLike[str], results: Sequence[DepthResult], title: str = "") -> None:
     """Draws mIoU against milliseconds per image, a labelled point per depth. PNG, 1200x800 pixels.
 
-    Where any time is missing the horizontal axis is GMAC per image instead.
+    Where any time is missing the horizontal axis is GMAC per image instead. A thin bar is the 95 % interval
+    of the mIoU, where there is one. Rows without cost or score are left out.
     """
-    timed = all(result.milliseconds is not None for result in results)
-    figure = look.new(9.6, 6.4)
-    look.titles(figure, title, "higher and further left is better", left=0.8)
-    grid = figure.add_gridspec(1, 1, left=0.085, right=0.97, top=0.84, bottom=0.11)
-    axes = look.panel(figure, grid[0, 0], "mIoU, %", "ms per image" if timed else "GMAC per image")
+    rows = [(result, result.cost) for result in results if result.cost is not None]
+    timed = all(cost.milliseconds is not None for _, cost in rows)
     points = [
-        (float(result.milliseconds or 0) if timed else result.gmac, 100 * result.scores.miou, result)
-        for result in results
+        (float(cost.milliseconds or 0) if timed else cost.gmac, 100 * result.scores.miou, result, cost)
+        for result, cost in rows
         if math.isfinite(result.scores.miou)
     ]
-    heads = [(x, y) for x, y, result in points if result.depth is not None]
+    has_intervals = any(told(result.interval) for _, _, result, _ in points)
+    subtitle = "higher and further left is better" + "; bars: 95 % intervals of the mIoU" * has_intervals
+
+    figure = look.new(9.6, 6.4)
+    look.titles(figure, title, subtitle, left=0.8)
+    grid = figure.add_gridspec(1, 1, left=0.085, right=0.97, top=0.84, bottom=0.11)
+    axes = look.panel(figure, grid[0, 0], "mIoU, %", "ms per image" if timed else "GMAC per image")
+    heads = [(x, y) for x, y, result, _ in points if result.depth is not None]
     axes.plot([x for x, _ in heads], [y for _, y in heads], color=look.FAINT, linewidth=1.2, zorder=2)
-    furthest = max((x for x, _, _ in points), default=0.0)
-    for x, y, result in points:
-        is_head = result.depth is not None
+    lines, labels = list(itertools.pairwise(heads)), []
+    for x, y, result, cost in points:
+        is_head, color = result.depth is not None, look.head_color(result.depth)
         style = {"marker": "o" if is_head else "D", "markersize": 11 if is_head else 9}
-        axes.plot([x], [y], color=look.head_color(result.depth), zorder=3, **style)
+        axes.plot([x], [y], color=color, zorder=3, **style)
+        if interval := told(result.interval):
+            low, high = 100 * interval.low, 100 * interval.high
+            axes.vlines([x], low, high, color=color, linewidth=1.2, zorder=2.5)
+            lines.append(((x, low), (x, high)))
         # Above and to the left a rising curve leaves room. The ensemble is about as slow and about as good
-        # as the deepest head, so its label goes the other way, and so does one that would meet the axis.
-        above = is_head and x > 0.2 * furthest
-        place = {"xytext": (-9, 7) if above else (9, -7), "textcoords": "offset points"}
-        place |= {"ha": "right", "va": "bottom"} if above else {"ha": "left", "va": "top"}
-        text = f"{result.label}  {y:.1f} %\n{units.count(result.parameters)} params"
-        axes.annotate(text, (x, y), fontsize=10, color=look.INK, linespacing=1.3, **place)
+        # as the deepest head, so its label rather goes the other way.
+        text = f"{result.label}  {y:.1f} %\n{units.count(cost.parameters)} params"
+        labels.append(Label(text, x, y, (-1, 1) if is_head else (1, -1)))
     axes.margins(y=0.28)
-    axes.set_xlim(0, 1.2 * furthest or 1)
+    axes.set_xlim(0, 1.2 * max((x for x, *_ in points), default=0.0) or 1)
+    place_labels(axes, labels, lines)
     look.save(figure, path)
 
 
@@ -64,7 +73,7 @@ def confusion_plot(path: str | os.PathLike[str], scores: Scores, title: str = ""
     shown = np.flatnonzero(there)
     names = [scores.classes.names[index] for index in shown]
     counts = scores.confusion[np.ix_(shown, shown)]
-    totals = scores.confusion[shown].sum(axis=1, keepdims=True)
+    totals = scores.truth[shown][:, None]
     share = np.full(counts.shape, np.nan)
     np.divide(100.0 * counts, totals, out=share, where=totals > 0)
 
@@ -123,7 +132,7 @@ def class_bars(path: str | os.PathLike[str], results: Sequence[DepthResult], tit
             100 * head.scores.iou[shown], range(len(shown)), s=42, label=head.label, zorder=3, **style
         )
     for line, value in enumerate(values):
-        axes.text(101, line, f"{value:.1f}", va="center", fontsize=10, color=look.INK)
+        axes.text(101, line, f"{value:.1f}", va="center_baseline", fontsize=10, color=look.INK)
     axes.set_yticks(range(len(shown)), names, fontsize=10)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 107)
