@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
+from unetpp_cli.data.layouts import Dataset, Pair
 from unetpp_cli.devices import autocast, device_name, place
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult
-from unetpp_cli.jobs.measure import Way, block_of, measure, split_of
-from unetpp_cli.jobs.runs import data_of_run
+from unetpp_cli.jobs.measure import Way, block_of, measure, open_data_of
 from unetpp_cli.network.cost import milliseconds
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import Model
@@ -47,14 +46,7 @@ class Bench:
         Raises:
             UserError: there are no data, or they have no such split, or their classes do not fit.
         """
-        where = where or data_of_run(model.path)
-        if not where:
-            raise UserError(
-                "--data is missing: on what should the depths be measured?", "Add --data ./camvid."
-            )
-        seed = int(model.header.recipe.get("seed", 0))  # a random split is the training's
-        split_by = split_by or split_of(model, where)
-        data = open_dataset(where, classes=model.header.classes, split_by=split_by, seed=seed)
+        data = open_data_of(model, where, split_by)
         split = split or "val"
         if split not in data.splits:
             raise UserError(

@@ -22,9 +22,9 @@ from unetpp_cli.inference.metrics import Difference
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.tiles import parse_tiling
 from unetpp_cli.jobs.candidates import Candidate, find_candidates
-from unetpp_cli.jobs.evaluation_folder import EvaluationFolder
-from unetpp_cli.jobs.measure import Measured, Way, between, block_of, split_of
-from unetpp_cli.jobs.runs import data_of_run, find_model
+from unetpp_cli.jobs.evaluation_folder import evaluation_folder, write_evaluation
+from unetpp_cli.jobs.measure import Measured, Way, between, block_of, open_data_of
+from unetpp_cli.jobs.runs import find_model
 from unetpp_cli.network.weights import Model, load_model
 from unetpp_cli.report import console
 from unetpp_cli.report.comparison import comparison_json, comparison_table, verdict
@@ -71,7 +71,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
     Raises:
         UserError: a model, the data or the split is not there, or their classes do not fit.
     """
-    folder = EvaluationFolder(request.out) if request.out else None
+    folder = evaluation_folder(request.out) if request.out else None
     found = [find_model(name) for name in request.models]
     if not request.models and not request.masks:
         found = [find_model(None)]
@@ -79,7 +79,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
     models = [load_model(path, device) for path, _ in found]
     data = _open_data(request, models)
     way = _way(request, device, block_of(data, request.block))
-    split = choose_split(data, request.split)
+    split = _choose_split(data, request.split)
     pairs = data.splits[split]
     candidates = find_candidates(models, request.masks, data, pairs, way)
     if request.form == "tables":
@@ -118,11 +118,10 @@ def eval_model(request: EvalRequest) -> list[Measured]:
             console.explain(verdict(difference, facts["sequences"]))
         _explain(split, stems, way.block)
     if folder is not None:
-        for one, candidate in zip(measured, candidates, strict=True):
-            folder.add(one, data, split, pairs, candidate.predict)
-        folder.finish(report, table)
+        drawn = [(one, candidate.predict) for one, candidate in zip(measured, candidates, strict=True)]
+        write_evaluation(folder, report, table, drawn, data, split, way.block)
         if request.form == "tables":
-            console.say(f"Plots, sheets and tables are in {folder.path}")
+            console.say(f"Plots, sheets and tables are in {folder}")
     return measured
 
 
@@ -178,15 +177,15 @@ def _print(measured: Measured, title: str, data: Dataset, sequences: int) -> Non
     console.out.print(class_table(measured.rows, data.classes))
 
 
-def choose_split(data: Dataset, wish: str | None, order: Sequence[str] = ("test", "val", "train")) -> str:
-    """The split `wish`, or the first of `order` that there is.
+def _choose_split(data: Dataset, wish: str | None) -> str:
+    """The split `wish`, or test, val or train, whichever there is first.
 
     Raises:
         UserError: the data have no such split.
     """
     there = [name for name, pairs in data.splits.items() if pairs]
     if wish is None:
-        for name in order:
+        for name in ("test", "val", "train"):
             if name in there:
                 return name
     elif wish in there:
@@ -194,16 +193,7 @@ def choose_split(data: Dataset, wish: str | None, order: Sequence[str] = ("test"
     raise UserError(f"--split {wish}: {data.name} has no such split.", f"It has {', '.join(there)}.")
 
 
-def seed_of(recipe: object) -> int:
-    """The seed with which the training drew a random split, so that others meet the same one."""
-    return int(recipe.get("seed", 0)) if isinstance(recipe, dict) else 0
-
-
 def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
-    where = request.data or (data_of_run(models[0].path) if models else None)
-    if not where:
-        what = str(models[0].path) if models else f"--pred {request.masks[0]}"
-        raise UserError(f"--data is missing: what should {what} be scored on?", "Add --data ./camvid.")
     for model in models[1:]:
         if model.header.classes.names != models[0].header.classes.names:
             raise UserError(
@@ -211,14 +201,15 @@ def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
                 f"({listed(models[0].header.classes.names, 12)}; {listed(model.header.classes.names, 12)}).",
                 "Compare models of the same classes.",
             )
-    header = models[0].header if models else None
-    return open_dataset(
-        where,
-        # Without a model in the classes that the masks say they are in: then they score as their model does.
-        classes=header.classes if header else written_classes(request.masks[0]),
-        split_by=request.split_by or (split_of(models[0], where) if models else None),
-        seed=seed_of(header.recipe) if header else 0,
-    )
+    if models:
+        return open_data_of(models[0], request.data, request.split_by)
+    masks = request.masks[0]
+    if not request.data:
+        raise UserError(
+            f"--data is missing: what should --pred {masks} be scored on?", "Add --data ./camvid."
+        )
+    # In the classes that the masks say they are in: then they score as their model does.
+    return open_dataset(request.data, classes=written_classes(masks), split_by=request.split_by)
 
 
 def _explain(split: str, stems: Sequence[str], block: int) -> None:

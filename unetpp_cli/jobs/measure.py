@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 
 from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import DEMO, Dataset, Pair
+from unetpp_cli.data.layouts import DEMO, Dataset, Pair, open_dataset
 from unetpp_cli.data.predictions import Predictions
 from unetpp_cli.devices import place
+from unetpp_cli.errors import UserError
 from unetpp_cli.inference.bootstrap import BLOCK, blocks_of, difference, interval
 from unetpp_cli.inference.counting import Counter, Tally
 from unetpp_cli.inference.evaluation import evaluate
@@ -86,10 +87,26 @@ def block_of(data: Dataset, wish: int | None = None) -> int:
     return wish or (1 if data.layout == DEMO else BLOCK)
 
 
-def split_of(model: Model, where: str) -> str | None:
-    """The `--split-by` that the model's run was trained with, if these are the run's own data."""
-    wish = model.header.recipe.get("split_by")
-    return str(wish) if wish and where == data_of_run(model.path) else None
+def open_data_of(model: Model, where: str | None, split_by: str | None) -> Dataset:
+    """The data at `where`, or without it those of the model's run, in the model's classes.
+
+    Unless `split_by` says otherwise, a run's own data are split as the run split them.
+
+    Raises:
+        UserError: there are no data, or their classes do not fit.
+    """
+    own = data_of_run(model.path)
+    where = where or own
+    if not where:
+        raise UserError(f"--data is missing: what should {model.path} be scored on?", "Add --data ./camvid.")
+    recipe = model.header.recipe
+    as_trained = str(recipe.get("split_by") or "") if where == own else ""
+    return open_dataset(
+        where,
+        classes=model.header.classes,
+        split_by=split_by or as_trained or None,
+        seed=int(recipe.get("seed", 0)),  # of a random split
+    )
 
 
 def between(one: Measured, first: DepthResult, other: Measured, second: DepthResult) -> Difference:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +22,7 @@ from unetpp_cli.jobs.inputs import STDIN, Item, Scan
 from unetpp_cli.jobs.interrupt import Interruption
 from unetpp_cli.jobs.outputs import Look, Naming, parse_formats, refuse_collisions
 from unetpp_cli.jobs.painting import Manner, Stop, Totals, paint
+from unetpp_cli.jobs.processes import as_worker, leave, said_once
 from unetpp_cli.jobs.runs import find_model
 from unetpp_cli.network.weights import load_model
 from unetpp_cli.parallel import LauncherSignalled, ProcessesFailed, World, is_worker, join, launch
@@ -76,14 +74,8 @@ def predict(request: PredictRequest) -> int:
         devices = choose_devices(request.gpus)
         if len(devices) > 1:
             return _in_processes(request, len(devices))
-    with join(request.gpus, _PATIENCE) as world:
-        try:
-            return _predict(request, naming, world)
-        except UserError as error:
-            if world.says_it_first(str(error)):
-                raise
-            time.sleep(1)  # whoever is first to end takes all others along: let the error be printed
-            raise SystemExit(2) from error
+    with join(request.gpus, _PATIENCE) as world, said_once(world):
+        return _predict(request, naming, world)
 
 
 def _naming(request: PredictRequest) -> Naming:
@@ -115,23 +107,10 @@ def _in_processes(request: PredictRequest, processes: int) -> int:
 
 def _work(request: PredictRequest, keep_pages: bool) -> int:
     """What each of the processes does that `--gpus` asks for."""
-    if keep_pages:
-        allocator.keep_pages()
-    code = 1
-    try:
-        code = predict(request)
-        if not code:
-            return code
-    except UserError as error:
-        console.error(error.problem, error.cure)
-        code = 2
-    except KeyboardInterrupt:
-        code = 130
-    except Exception:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # an orderly end would wait for processes that may have gone
+    with as_worker(keep_pages):
+        if code := predict(request):
+            leave(code)
+        return 0
 
 
 def _refuse_stdin(request: PredictRequest) -> None:

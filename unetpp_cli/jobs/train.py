@@ -5,19 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import os
-import re
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
-from torch.distributed import DistError
 
 from unetpp_cli import allocator
 from unetpp_cli.config import AUTO_BATCH, TrainConfig
@@ -35,6 +30,7 @@ from unetpp_cli.errors import UserError
 from unetpp_cli.files import Hold
 from unetpp_cli.jobs import setup
 from unetpp_cli.jobs.messages import describe, farewell, minutes, say_resumed
+from unetpp_cli.jobs.processes import as_worker, said_once
 from unetpp_cli.jobs.resume import (
     STATE,
     Request,
@@ -106,14 +102,8 @@ def train(request: Request) -> Outcome:
         devices = choose_devices(request.config.gpus)
         if len(devices) > 1:
             return _train_in_processes(request, len(devices))
-    with join(request.config.gpus) as world:
-        try:
-            return _train(request, world)
-        except UserError as error:
-            if world.says_it_first(str(error)):
-                raise
-            time.sleep(1)  # whoever is first to end takes all others along: let the error be printed
-            raise SystemExit(2) from error
+    with join(request.config.gpus) as world, said_once(world):
+        return _train(request, world)
 
 
 def _train_in_processes(request: Request, processes: int) -> Outcome:
@@ -140,31 +130,11 @@ def _work(request: Request, keep_pages: bool, note: Path) -> Outcome:
     """
     if note.exists():
         return Outcome(Path(), exit_code=2)
-    if keep_pages:
-        allocator.keep_pages()
-    try:
+    with as_worker(keep_pages, on_user_error=note.touch):
         outcome = train(request)
         if outcome.exit_code:  # to return would be to wait for a launcher that waits for us to end
             sys.exit(outcome.exit_code)
         return dataclasses.replace(outcome, records=())
-    except UserError as error:
-        console.error(error.problem, error.cure)
-        note.touch()
-        _leave(2)
-    except KeyboardInterrupt:
-        _leave(130)
-    except Exception as error:
-        if isinstance(error, DistError) or re.search("gloo|by peer", str(error)):
-            time.sleep(1)  # another process has gone, and can say why; this one is about to be ended
-        traceback.print_exc()
-        _leave(1)
-
-
-def _leave(code: int) -> NoReturn:
-    """Ends this process now: an orderly end may wait for processes that have gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _train(request: Request, world: World) -> Outcome:
