@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import typing
+from pathlib import Path
 from typing import Any
 
 from unetpp_cli.errors import UserError
@@ -51,6 +52,25 @@ def numbers(text: str) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         return None
+
+
+def read_names(text: str) -> str:
+    """`@FILE` as the names in that file, one a line, with commas between them; other text as it is.
+
+    Raises:
+        UserError: the file cannot be read, or is empty.
+    """
+    if not text.startswith("@"):
+        return text
+    try:
+        lines = Path(text[1:]).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"Cannot read the list {text[1:]}: {error}.", "Write @FILE, one name a line."
+        ) from error
+    if not (names := [line.strip() for line in lines if line.strip()]):
+        raise UserError(f"The list {text[1:]} is empty.", "Write one name a line.")
+    return ",".join(names)
 
 
 def seconds(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import SplitByOption
+from unetpp_cli.cli.options import HoldOutOption, SplitByOption
 from unetpp_cli.config import describe
 from unetpp_cli.help import Command
 
@@ -18,6 +18,7 @@ def check(
     path: Annotated[str, typer.Argument(metavar="PATH", help="Folder or archive of images and masks.")],
     classes: Annotated[str | None, typer.Option(metavar="SET", help=describe("classes"))] = None,
     split_by: SplitByOption = None,
+    hold_out: HoldOutOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look at a data set before training on it: layout, pairs, sizes, classes, problems.
@@ -31,7 +32,7 @@ def check(
     from unetpp_cli.jobs.check import check as run
     from unetpp_cli.jobs.check import show
 
-    report = run(path, classes, split_by)
+    report = run(path, classes, split_by, hold_out)
     show(report, json=as_json)
     if not report.ok:
         raise typer.Exit(2)

@@ -13,6 +13,7 @@ from unetpp_cli.cli.options import (
     RUN,
     DataOption,
     GpusOption,
+    HoldOutOption,
     OverlapOption,
     Precision,
     PrecisionOption,
@@ -41,6 +42,7 @@ def eval_(
         typer.Option(help="Which images. Without it: test if there is one, else val.", rich_help_panel=DATA),
     ] = None,
     split_by: SplitByOption = None,
+    hold_out: HoldOutOption = None,
     masks: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,6 +113,7 @@ def eval_(
             data=data,
             split=split.value if split else None,
             split_by=split_by,
+            hold_out=hold_out,
             size=size,
             tta=tta,
             tile=tile,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.values import read_names
+
 RUN, NETWORK, DATA, LEARNING, LOOK = "Run", "Network", "Data", "Optimisation", "Output"
 
 
@@ -43,6 +45,17 @@ SplitByOption = Annotated[
         "--split-by",
         metavar="segnet|random",
         help="'segnet': the CamVid benchmark's frame lists instead of the data's own split.",
+        rich_help_panel=DATA,
+    ),
+]
+HoldOutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--hold-out",
+        metavar="NAME,...|@FILE",
+        callback=lambda text: text and read_names(text),
+        help="Sequences, beginnings of names or names that are val, whatever the data's own split says "
+        "(0001TP); @FILE lists them, one a line.",
         rich_help_panel=DATA,
     ),
 ]

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import DATA, LEARNING, NETWORK, RUN, DataOption, Precision, SplitByOption
+from unetpp_cli.cli.options import (
+    DATA,
+    LEARNING,
+    NETWORK,
+    RUN,
+    DataOption,
+    HoldOutOption,
+    Precision,
+    SplitByOption,
+)
 from unetpp_cli.config import TrainConfig, describe, read_config_file, read_recipe, recipe_names, resolve
 from unetpp_cli.devices import parse_gpus, request_determinism
 from unetpp_cli.errors import UserError
@@ -92,6 +101,11 @@ def train(
         str | None, typer.Option(metavar="SET", help=describe("classes"), rich_help_panel=DATA)
     ] = None,
     split_by: SplitByOption = None,
+    hold_out: HoldOutOption = None,
+    progressive: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE:SHARE,...", help=describe("progressive"), rich_help_panel=DATA),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="WxH|N|native", help=describe("size"), rich_help_panel=DATA)
     ] = None,
@@ -152,6 +166,12 @@ def train(
         str | None,
         typer.Option(metavar="RULE", help=describe("head_weights"), rich_help_panel=LEARNING),
     ] = None,
+    distill: Annotated[
+        float | None, typer.Option(metavar="SHARE", help=describe("distill"), rich_help_panel=LEARNING)
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help=describe("teacher"), rich_help_panel=LEARNING)
+    ] = None,
     ema: Annotated[
         float | None, typer.Option(metavar="DECAY", help=describe("ema"), rich_help_panel=LEARNING)
     ] = None,
@@ -196,7 +216,9 @@ def train(
         "tensorboard": tensorboard,
         "classes": classes,
         "split_by": split_by,
+        "hold_out": hold_out,
         "size": size,
+        "progressive": progressive,
         "cache": cache,
         "width": width,
         "depth": depth,
@@ -212,6 +234,8 @@ def train(
         "label_smoothing": label_smoothing,
         "class_weights": class_weights,
         "head_weights": head_weights,
+        "distill": distill,
+        "teacher": teacher,
         "ema": ema,
         "patience": patience,
     }

@@ -147,6 +147,7 @@ def open_dataset(
     *,
     classes: str | ClassSet | None = None,
     split_by: str | None = None,
+    hold_out: str | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Finds out what the data at `path` is.
@@ -158,12 +159,15 @@ def open_dataset(
         classes: the class set to decode masks in: a name of `classes.BUILT_IN`, a model's class set, or None
             for the data's own.
         split_by: `segnet` or `random` instead of the data's own split.
+        hold_out: sequences, prefixes of names or names, separated by commas, that become val.
         seed: of a random split.
 
     Raises:
         UserError: it is not recognised, does not pair, contradicts itself, or has no such classes.
     """
-    return inspect_dataset(path, classes=classes, split_by=split_by, seed=seed, findings=Findings())
+    return inspect_dataset(
+        path, classes=classes, split_by=split_by, hold_out=hold_out, seed=seed, findings=Findings()
+    )
 
 
 def inspect_dataset(
@@ -171,6 +175,7 @@ def inspect_dataset(
     *,
     classes: str | ClassSet | None,
     split_by: str | None,
+    hold_out: str | None,
     seed: int,
     findings: Findings,
 ) -> Dataset:
@@ -179,7 +184,7 @@ def inspect_dataset(
     source = _open(path)
     findings.opened = True
     layout, found, own = _find_pairs(source, findings)
-    splits, words = choose_splits(found, own, source, split_by, seed, findings)
+    splits, words = choose_splits(found, own, source, split_by, seed, findings, hold_out or "")
     camvid = is_camvid(pair.stem for pairs in splits.values() for pair in pairs)
     if not splits:
         raise UserError(f"There is no image with a mask in {source.label}.", "Look at it with unetpp check.")

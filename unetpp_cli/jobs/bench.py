@@ -40,13 +40,20 @@ class Bench:
     data: Dataset | None = None
     split: str = ""
 
-    def with_data(self, model: Model, where: str | None, split: str | None, split_by: str | None) -> Bench:
+    def with_data(
+        self,
+        model: Model,
+        where: str | None,
+        split: str | None,
+        split_by: str | None,
+        hold_out: str | None,
+    ) -> Bench:
         """The bench with data to score `model` on, which it announces: by default its run's, and val.
 
         Raises:
             UserError: there are no data, or they have no such split, or their classes do not fit.
         """
-        data = open_data_of(model, where, split_by)
+        data = open_data_of(model, where, split_by, hold_out)
         split = split or "val"
         if split not in data.splits:
             raise UserError(

@@ -130,6 +130,7 @@ def check(
     path: str | os.PathLike[str],
     classes: str | ClassSet | None = None,
     split_by: str | None = None,
+    hold_out: str | None = None,
     seed: int = 0,
 ) -> Report:
     """Reads all of the data at `path` and reports what is in it and what is wrong with it.
@@ -142,7 +143,9 @@ def check(
     findings = Findings(collect=True)
     shown = os.fspath(path)
     try:
-        data = inspect_dataset(shown, classes=classes, split_by=split_by, seed=seed, findings=findings)
+        data = inspect_dataset(
+            shown, classes=classes, split_by=split_by, hold_out=hold_out, seed=seed, findings=findings
+        )
     except UserError as error:
         if not findings.opened:
             raise

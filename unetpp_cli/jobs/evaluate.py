@@ -49,6 +49,7 @@ class EvalRequest:
     data: str | None = None
     split: str | None = None
     split_by: str | None = None
+    hold_out: str | None = None
     size: str | None = None
     tta: str = ""
     tile: int | None = None
@@ -202,14 +203,19 @@ def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
                 "Compare models of the same classes.",
             )
     if models:
-        return open_data_of(models[0], request.data, request.split_by)
+        return open_data_of(models[0], request.data, request.split_by, request.hold_out)
     masks = request.masks[0]
     if not request.data:
         raise UserError(
             f"--data is missing: what should --pred {masks} be scored on?", "Add --data ./camvid."
         )
     # In the classes that the masks say they are in: then they score as their model does.
-    return open_dataset(request.data, classes=written_classes(masks), split_by=request.split_by)
+    return open_dataset(
+        request.data,
+        classes=written_classes(masks),
+        split_by=request.split_by,
+        hold_out=request.hold_out,
+    )
 
 
 def _explain(split: str, stems: Sequence[str], block: int) -> None:

@@ -87,10 +87,10 @@ def block_of(data: Dataset, wish: int | None = None) -> int:
     return wish or (1 if data.layout == DEMO else BLOCK)
 
 
-def open_data_of(model: Model, where: str | None, split_by: str | None) -> Dataset:
+def open_data_of(model: Model, where: str | None, split_by: str | None, hold_out: str | None) -> Dataset:
     """The data at `where`, or without it those of the model's run, in the model's classes.
 
-    Unless `split_by` says otherwise, a run's own data are split as the run split them.
+    Unless `split_by` or `hold_out` says otherwise, a run's own data are split as the run split them.
 
     Raises:
         UserError: there are no data, or their classes do not fit.
@@ -100,11 +100,13 @@ def open_data_of(model: Model, where: str | None, split_by: str | None) -> Datas
     if not where:
         raise UserError(f"--data is missing: what should {model.path} be scored on?", "Add --data ./camvid.")
     recipe = model.header.recipe
-    as_trained = str(recipe.get("split_by") or "") if where == own else ""
+    if where == own and split_by is None and hold_out is None:
+        split_by, hold_out = (str(recipe.get(key) or "") or None for key in ("split_by", "hold_out"))
     return open_dataset(
         where,
         classes=model.header.classes,
-        split_by=split_by or as_trained or None,
+        split_by=split_by,
+        hold_out=hold_out,
         seed=int(recipe.get("seed", 0)),  # of a random split
     )
 

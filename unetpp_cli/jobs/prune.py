@@ -58,6 +58,7 @@ class PruneRequest:
     data: str | None = None
     split: str | None = None
     split_by: str | None = None
+    hold_out: str | None = None
     size: str | None = None
     gpus: str = ""
     precision: str = "fp32"
@@ -95,7 +96,7 @@ def prune(request: PruneRequest) -> Path | None:
         _refuse_target(request, request.output, full)
     bench = Bench(device, precision, geometry or full.header.geometry)
     if request.data or depth is None:
-        bench = bench.with_data(full, request.data, request.split, request.split_by)
+        bench = bench.with_data(full, request.data, request.split, request.split_by, request.hold_out)
     was_half = stores_half(full)
     halves = request.half and not was_half
 
@@ -150,7 +151,7 @@ def _refuse(request: PruneRequest) -> int | None:
                 f"--data with --depth {word}: a cut is proven and needs no data.",
                 "Leave it away; it serves --depth auto and --half.",
             )
-        unread = {"--split": request.split, "--split-by": request.split_by}
+        unread = {"--split": request.split, "--split-by": request.split_by, "--hold-out": request.hold_out}
         if not request.data and (named := [option for option, value in unread.items() if value]):
             raise UserError(
                 f"{' and '.join(named)} without --data: there is nothing to split.",

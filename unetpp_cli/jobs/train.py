@@ -8,9 +8,10 @@ import io
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from unetpp_cli.data.augment import Augmentation
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset, open_dataset
 from unetpp_cli.data.loading import training_loader, validation_loader
+from unetpp_cli.data.progression import Progression
 from unetpp_cli.devices import (
     choose_devices,
     device_name,
@@ -64,6 +66,7 @@ from unetpp_cli.report.progress import TrainingDisplay
 from unetpp_cli.training.loop import Trainer
 from unetpp_cli.training.memory import out_of_memory
 from unetpp_cli.training.state import State, load_state
+from unetpp_cli.training.teacher import Teacher
 from unetpp_cli.values import seconds
 
 
@@ -144,7 +147,8 @@ def _train(request: Request, world: World) -> Outcome:
     precision = resolve_precision(config.precision, device)
     set_arithmetic(device, precision, deterministic=config.deterministic, training=True)
 
-    augmentation = Augmentation(config.augment, config.seed)
+    progression = Progression.parse(config.progressive, config.epochs)
+    augmentation = Augmentation(config.augment, config.seed, progression)
     data = _open(config)
     with contextlib.ExitStack() as stack:
         path, state = world.from_main(lambda: _resumed(request, stack))
@@ -160,8 +164,15 @@ def _train(request: Request, world: World) -> Outcome:
         if pixels is None:
             pixels = world.from_main(lambda: setup.count_pixels(decoded.train, data.classes))
         loss = setup.build_criterion(config, data.classes, pixels, world)
+        teacher, origin = _teacher(config, data, world)
         trainer = setup.build_trainer(
-            config, network, loss, world, precision, lambda index: decoded.train.pairs[index].stem
+            config,
+            network,
+            loss,
+            world,
+            precision,
+            lambda index: decoded.train.pairs[index].stem,
+            teacher,
         )
         if config.batch_size == AUTO_BATCH:
             config = _with_batch_size(trainer, decoded, augmentation, world)
@@ -170,7 +181,7 @@ def _train(request: Request, world: World) -> Outcome:
         trainer.steps_per_epoch = setup.steps_per_epoch(config, batches)
 
         fingerprint = world.from_main(data.fingerprint)
-        header = _header(config, trainer.network, data, fingerprint)
+        header = _header(config, trainer.network, data, fingerprint, origin)
         console.say(describe(config, trainer.network, device_name(device), precision, world))
         loader = training_loader(decoded.train, augmentation, batches, config, world)
         if request.note and world.size == 1:
@@ -237,9 +248,15 @@ def _receipt(run: TrainingRun, device: str) -> Iterator[None]:
 def _open(config: TrainConfig) -> Dataset:
     """The data, with what there is to say about it said."""
     data = open_dataset(
-        config.data, classes=config.classes or None, split_by=config.split_by or None, seed=config.seed
+        config.data,
+        classes=config.classes or None,
+        split_by=config.split_by or None,
+        hold_out=config.hold_out or None,
+        seed=config.seed,
     )
     console.say(f"Data: {data.name}: {data.summary()}")
+    if config.hold_out:
+        console.say(f"Split: {data.split_by}")
     if data.classes.name == "camvid32" and not config.classes:
         console.say("All 32 classes are learnt; --classes camvid11 merges them into the benchmark's 11.")
     for text in data.warnings:
@@ -292,6 +309,14 @@ def _start_from(source: str, network: UNetPlusPlus, data: Dataset) -> None:
         console.say(line)
 
 
+def _teacher(config: TrainConfig, data: Dataset, world: World) -> tuple[Teacher | None, dict[str, Any]]:
+    """The network to learn from, if there is one, and what the weights file says of it."""
+    if not config.teacher:
+        return None, {}
+    model = load_model(find_model(config.teacher)[0])
+    return Teacher.of(model, data.classes, config.channels, world.device), {"teacher": model.hash}
+
+
 def _with_batch_size(
     trainer: Trainer, decoded: setup.DecodedSplits, augmentation: Augmentation, world: World
 ) -> TrainConfig:
@@ -304,7 +329,13 @@ def _with_batch_size(
     return dataclasses.replace(trainer.config, batch_size=total)
 
 
-def _header(config: TrainConfig, network: UNetPlusPlus, data: Dataset, fingerprint: str) -> Header:
+def _header(
+    config: TrainConfig,
+    network: UNetPlusPlus,
+    data: Dataset,
+    fingerprint: str,
+    origin: Mapping[str, Any],
+) -> Header:
     return Header(
         architecture=architecture_of(network),
         classes=data.classes,
@@ -318,6 +349,7 @@ def _header(config: TrainConfig, network: UNetPlusPlus, data: Dataset, fingerpri
             **{name: len(pairs) for name, pairs in data.splits.items()},
             "fingerprint": fingerprint,
         },
+        origin=origin,
     )
 
 

@@ -23,6 +23,7 @@ from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.parallel import World
 from unetpp_cli.training.losses import Criterion
 from unetpp_cli.training.optimization import AveragedWeights, learning_rate
+from unetpp_cli.training.teacher import Teacher
 
 
 class AllHeads(nn.Module):
@@ -49,6 +50,7 @@ class Trainer:
         steps_per_epoch: optimiser steps in an epoch.
         step: optimiser steps taken so far.
         name: what a training sample is called in messages, by its index.
+        teacher: what the heads learn from besides the masks, or None.
     """
 
     config: TrainConfig
@@ -63,6 +65,7 @@ class Trainer:
     steps_per_epoch: int
     step: int = 0
     name: Callable[[int], str] = str
+    teacher: Teacher | None = None
 
     @property
     def device(self) -> torch.device:
@@ -206,7 +209,8 @@ def train_step(trainer: Trainer, group: Sequence[Batch], lr: float) -> tuple[flo
         with _local_gradients(trainer.heads, not is_last):
             with autocast(device, trainer.precision):
                 logits = trainer.heads(image)
-            part, heads = criterion(logits, target, norm, 1 / (len(group) * world.size))
+            taught = trainer.teacher(batch.images, trainer.precision) if trainer.teacher else None
+            part, heads = criterion(logits, target, norm, 1 / (len(group) * world.size), taught)
             parts.append(torch.cat([part.detach()[None], heads]))
             with torch.no_grad():
                 valid = target != VOID
