@@ -13,6 +13,9 @@ from typing import Any
 
 from unetpp_cli.errors import UserError
 
+DEMO = "demo"
+"""What `--data` says for the embedded scenes."""
+
 
 def as_text(value: Any) -> str:
     """YAML turns `[1, 2]` into a list, `360` into a number and `on` into true; all of them are text here."""

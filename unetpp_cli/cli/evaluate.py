@@ -33,7 +33,8 @@ def eval_(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL...]",
-            help="Weights files or run folders, compared with the first one. Without any: the newest run.",
+            help="Weights files or run folders, compared with the first one. Without any: the newest run, "
+            "else the built-in CamVid weights.",
         ),
     ] = None,
     data: DataOption = None,

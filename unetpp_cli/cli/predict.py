@@ -98,7 +98,8 @@ def predict(
             "--model",
             "-m",
             metavar="FILE",
-            help="Weights file or run folder. Without it: $UNETPP_MODEL, else the newest run.",
+            help="Weights file or run folder. Without it: $UNETPP_MODEL, else the newest run (the demo's "
+            "do not count), else the built-in CamVid weights (camvid11).",
             rich_help_panel=RUN,
         ),
     ] = None,

@@ -28,7 +28,14 @@ CHOICE = "Choice"
 
 @app.command(cls=Command)
 def prune(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights file or run folder.")],
+    *,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="Weights file or run folder. Without it: the newest run, else the built-in CamVid weights.",
+        ),
+    ] = None,
     depth: Annotated[
         str,
         typer.Option(
@@ -122,9 +129,11 @@ def prune(
     from unetpp_cli.jobs.prune import prune as run
     from unetpp_cli.jobs.runs import find_model
 
+    path, why = find_model(model, data)
     run(
         PruneRequest(
-            model=find_model(model)[0],
+            model=path,
+            why="" if model else why,
             depth=depth,
             output=output,
             single_head=single_head,

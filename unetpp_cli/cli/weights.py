@@ -14,7 +14,13 @@ from unetpp_cli.help import Command
 
 @app.command(cls=Command)
 def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights file or run folder.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="Weights file or run folder. Without it: the newest run, else the built-in CamVid weights.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
 ) -> None:
     """Print what a weights file says about itself: architecture, classes, recipe, scores, origin.

@@ -29,10 +29,15 @@ from unetpp_cli.data.pairing import Pair, Splits, pair_up
 from unetpp_cli.data.source import MemorySource, Source, open_source
 from unetpp_cli.data.splits import choose_splits, is_camvid, segnet_split
 from unetpp_cli.errors import UserError
+from unetpp_cli.values import DEMO
 
 __all__ = ["Dataset", "Pair", "inspect_dataset", "open_dataset"]
 
-DEMO = "demo"
+_TERMS = {
+    "camvid": "non-commercial research only; cite Brostow et al., ECCV 2008 and Pattern Recognition Letters "
+    "30(2), 2009",
+}
+"""What the owners of known data ask of those who use it, and so what is made of it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,11 @@ class Dataset:
     void: str
     warnings: tuple[str, ...]
     encoding: Encoding
+
+    @property
+    def terms(self) -> str:
+        """What the owners of the data ask of those who use them, where that is known."""
+        return _TERMS.get(self.name, "")
 
     def summary(self) -> str:
         """One line: `SegNet layout, 11 classes + void 11, 367 train / 101 val`."""

@@ -75,7 +75,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
     folder = evaluation_folder(request.out) if request.out else None
     found = [find_model(name) for name in request.models]
     if not request.models and not request.masks:
-        found = [find_model(None)]
+        found = [find_model(None, request.data)]
     device = choose_device(request.gpus)
     models = [load_model(path, device) for path, _ in found]
     data = _open_data(request, models)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import DEMO, Dataset, Pair, open_dataset
+from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
 from unetpp_cli.data.predictions import Predictions
 from unetpp_cli.devices import place
 from unetpp_cli.errors import UserError
@@ -27,6 +27,7 @@ from unetpp_cli.network.cost import macs, parameters, side_by_side
 from unetpp_cli.network.pruning import pruned_header
 from unetpp_cli.network.weights import Model, predicted_bytes, stores_half
 from unetpp_cli.report.progress import track
+from unetpp_cli.values import DEMO
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult
 from unetpp_cli.jobs.bench import Bench
 from unetpp_cli.jobs.choose import Limits, choose
+from unetpp_cli.jobs.runs import folder_for
 from unetpp_cli.jobs.savings import cost_json, savings_table
 from unetpp_cli.network import halving, pruning
 from unetpp_cli.network.weights import (
@@ -40,6 +41,7 @@ class PruneRequest:
 
     Attributes:
         model: a weights file.
+        why: where it comes from, when nobody named it.
         depth: of the head that becomes the deepest, or `auto`.
         output: the file to write; a pruned file of the same model is replaced by itself.
         single_head: drop the shallower heads, too.
@@ -63,6 +65,7 @@ class PruneRequest:
     gpus: str = ""
     precision: str = "fp32"
     timing: bool = True
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ def prune(request: PruneRequest) -> Path | None:
     precision = resolve_precision(request.precision, device)
     set_arithmetic(device, precision, deterministic=False, training=False)
     full = load_model(request.model)
+    if request.why:
+        console.say(f"Model: {full.path} ({request.why})")
     if request.output:
         _refuse_target(request, request.output, full)
     bench = Bench(device, precision, geometry or full.header.geometry)
@@ -109,7 +114,7 @@ def prune(request: PruneRequest) -> Path | None:
             return None
         origin["choice"] = _choice_json(request.limits, bench, rows.after)
     name = f"{full.path.stem}-L{depth}{'-half' if halves else ''}.safetensors"
-    target = request.output or full.path.with_name(name)
+    target = request.output or folder_for(full.path) / name
     _refuse_target(request, target, full)
 
     network, header = pruning.prune(full, depth, single_head=request.single_head, may_stay=halves)

@@ -13,9 +13,12 @@ from pathlib import Path
 import yaml
 
 from unetpp_cli.errors import UserError
+from unetpp_cli.values import DEMO
 
 RUNS = Path("runs")
 MODEL_VARIABLE = "UNETPP_MODEL"
+BUILT_IN = {"camvid11": Path(__file__).parents[1] / "weights" / "camvid11.safetensors"}
+"""Weights inside the package, by the names they go by where there is no such file."""
 
 
 def new_run(out: str, name: str) -> Path:
@@ -58,14 +61,18 @@ def run_weights(folder: Path) -> Path | None:
     return None
 
 
-def find_model(named: str | None) -> tuple[Path, str]:
+def find_model(named: str | None, data: str | None = None) -> tuple[Path, str]:
     """The weights file that a command means, and in words where it comes from.
 
-    A file; or a run folder, meaning its best weights. Without a name: $UNETPP_MODEL, else the best weights
-    of the newest run under ./runs.
+    A file; a run folder, meaning its best weights; or the name of built-in weights. Without a name:
+    $UNETPP_MODEL, else the best weights of the newest run under ./runs, else the built-in CamVid weights.
+    Runs on the demo count only where the demo is asked about: nobody means them by a photograph.
+
+    Args:
+        data: what the model is for, as `--data` says it.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file.
     """
     if named:
         return _named(named, named), named
@@ -74,14 +81,18 @@ def find_model(named: str | None) -> tuple[Path, str]:
     found = [
         (weights.stat().st_mtime, weights)
         for folder in (RUNS.iterdir() if RUNS.is_dir() else ())
-        if folder.is_dir() and (weights := run_weights(folder)) is not None
+        if folder.is_dir()
+        and (weights := run_weights(folder)) is not None
+        and (data == DEMO or data_of_run(weights) != DEMO)
     ]
-    if not found:
-        raise UserError(
-            "No model was named, and there is no run under ./runs.",
-            f"Name a weights file, set ${MODEL_VARIABLE}, or train one: unetpp train --data demo.",
-        )
-    return max(found)[1], "the newest run"
+    if found:
+        return max(found)[1], "the newest run"
+    return BUILT_IN["camvid11"], "the built-in CamVid weights"
+
+
+def folder_for(weights: Path) -> Path:
+    """Where what is made out of `weights` goes unless told otherwise: beside them; here if they are built in."""
+    return Path() if weights in BUILT_IN.values() else weights.parent
 
 
 def _named(path: str, shown: str) -> Path:
@@ -91,6 +102,8 @@ def _named(path: str, shown: str) -> Path:
         if weights is None:
             raise UserError(f"{shown}: this folder has no weights/best.safetensors.", "Name a weights file.")
         return weights
+    if not file.exists() and path in BUILT_IN:
+        return BUILT_IN[path]
     if not file.exists():
         raise UserError(f"{shown}: there is no such weights file.", "Check the path; runs lie under ./runs.")
     return file

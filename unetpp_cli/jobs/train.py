@@ -67,7 +67,7 @@ from unetpp_cli.training.loop import Trainer
 from unetpp_cli.training.memory import out_of_memory
 from unetpp_cli.training.state import State, load_state
 from unetpp_cli.training.teacher import Teacher
-from unetpp_cli.values import seconds
+from unetpp_cli.values import DEMO, seconds
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def choose_recipe(config: TrainConfig) -> tuple[str, str]:
     Args:
         config: as resolved so far; its `data` and `gpus` decide.
     """
-    if config.data == "demo":
+    if config.data == DEMO:
         return "quick", ""
     if choose_devices(config.gpus)[0].type == "cpu":
         return (
@@ -348,6 +348,7 @@ def _header(
             "split_by": data.split_by,
             **{name: len(pairs) for name, pairs in data.splits.items()},
             "fingerprint": fingerprint,
+            **({"terms": data.terms} if data.terms else {}),
         },
         origin=origin,
     )
