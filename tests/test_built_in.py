@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from unetpp_cli.data.classes import CAMVID11
-from unetpp_cli.jobs.runs import BUILT_IN, find_model
+from unetpp_cli.jobs.runs import find_model
+from unetpp_cli.network.built_in import BUILT_IN
 from unetpp_cli.network.header import read_header
 from unetpp_cli.network.weights import load_model, stores_half
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import yaml
 
 from unetpp_cli.errors import UserError
+from unetpp_cli.network.built_in import BUILT_IN, CAMVID11
 from unetpp_cli.values import DEMO
 
 RUNS = Path("runs")
 MODEL_VARIABLE = "UNETPP_MODEL"
-BUILT_IN = {"camvid11": Path(__file__).parents[1] / "weights" / "camvid11.safetensors"}
-"""Weights inside the package, by the names they go by where there is no such file."""
 
 
 def new_run(out: str, name: str) -> Path:
@@ -87,7 +86,7 @@ def find_model(named: str | None, data: str | None = None) -> tuple[Path, str]:
     ]
     if found:
         return max(found)[1], "the newest run"
-    return BUILT_IN["camvid11"], "the built-in CamVid weights"
+    return CAMVID11, "the built-in CamVid weights"
 
 
 def folder_for(weights: Path) -> Path:
