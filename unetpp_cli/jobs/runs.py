@@ -90,7 +90,7 @@ def find_model(named: str | None, data: str | None = None) -> tuple[Path, str]:
 
 
 def folder_for(weights: Path) -> Path:
-    """Where what is made out of `weights` goes unless told otherwise: beside them; here if they are built in."""
+    """Where what is made of `weights` goes unless told otherwise: beside them; here if they are built in."""
     return Path() if weights in BUILT_IN.values() else weights.parent
 
 
