@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unetpp_cli.inference.metrics import Scores
     from unetpp_cli.inference.passes import Passes
     from unetpp_cli.inference.predictor import Prediction, Predictor
+    from unetpp_cli.inference.segmentation import Segmentation
     from unetpp_cli.inference.tiles import Tiling
     from unetpp_cli.network.header import Header, read_header
     from unetpp_cli.network.pruning import prune
@@ -35,6 +36,7 @@ _HOMES = {
     "Prediction": "inference.predictor",
     "Predictor": "inference.predictor",
     "Scores": "inference.metrics",
+    "Segmentation": "inference.segmentation",
     "Tiling": "inference.tiles",
     "UNetPlusPlus": "network.unetpp",
     "UserError": "errors",
@@ -55,6 +57,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Scores",
+    "Segmentation",
     "Tiling",
     "UNetPlusPlus",
     "UserError",

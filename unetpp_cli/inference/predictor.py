@@ -6,8 +6,11 @@ geometry, tiles when memory asks for them, the way back to the original size, de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.devices import place
+from unetpp_cli.devices import place, resolve_precision
 from unetpp_cli.errors import Stopped, UserError
 from unetpp_cli.inference.logits import (
     disagreement,
@@ -28,15 +31,21 @@ from unetpp_cli.inference.logits import (
     to_bytes,
 )
 from unetpp_cli.inference.passes import Passes, Window
+from unetpp_cli.inference.segmentation import ImageLike, Segmentation, pixels_of
 from unetpp_cli.inference.tiles import Tiling, automatic_tiling, check_tiling
 from unetpp_cli.memory import memory_left
-from unetpp_cli.network.weights import Model
+from unetpp_cli.network.built_in import BUILT_IN, CAMVID11
+from unetpp_cli.network.weights import Model, load_model
+from unetpp_cli.version import __version__
 
 __all__ = ["Prediction", "Predictor", "check_depth", "ensemble", "labels", "normalize", "restore"]
 
 Bytes = npt.NDArray[np.uint8]
 
 OnProbabilities = Callable[[int, int, npt.NDArray[np.float16]], None]
+
+BATCH = {"cpu": 1, "cuda": 8}
+"""Images of one size that go through the network together: on a CPU one at a time is as fast."""
 
 _STRIP = {"cpu": 1 << 23, "cuda": 1 << 26}
 """Logits of a head that are brought to the image's size at once. Those of a 960x720 image of 11 classes are
@@ -65,6 +74,9 @@ class Prediction:
 
 class Predictor:
     """A model that takes images as they come. Nothing in it changes: several threads may use it at once.
+
+        predictor = Predictor.load("model.safetensors")
+        predictor("street.jpg").save("mask.png")
 
     Args:
         model: what to use.
@@ -106,6 +118,100 @@ class Predictor:
         # Asked once: an image must not be cut on one day and whole on the next, in the middle of a run.
         left = memory_left(self.device)
         self._budget = _BUDGET * (_UNKNOWN_LEFT if left is None else left) if tile_automatically else None
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = CAMVID11,
+        device: torch.device | str | None = None,
+        *,
+        precision: str = "auto",
+        **options: Any,
+    ) -> Predictor:
+        """The predictor of a weights file, ready to be called.
+
+        Args:
+            model: a weights file, or the name of built-in weights; the built-in CamVid weights by default.
+            device: `cpu`, `cuda`, `cuda:1`; by default the first GPU if there is one, else the CPU.
+            precision: `fp32`, `bf16`, `fp16`, `tf32`; `auto` is bf16 where the hardware has it natively.
+            options: of the class.
+
+        Raises:
+            UserError: the file is no weights file, has no such head, or the hardware no such precision.
+        """
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        place = torch.device(device)
+        path = Path(model)
+        if not path.exists():
+            path = BUILT_IN.get(str(model), path)
+        return cls(load_model(path, place), place, precision=resolve_precision(precision, place), **options)
+
+    @overload
+    def __call__(self, images: ImageLike) -> Segmentation: ...
+    @overload
+    def __call__(self, images: Sequence[ImageLike]) -> list[Segmentation]: ...
+    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Segmentation | list[Segmentation]:
+        """Segments an image, or several: those of one size go through the network together.
+
+        Args:
+            images: a path, the bytes of a file, a Pillow image, a uint8 array (H, W, 3), (H, W, 4) or (H, W);
+                or a list or tuple of them.
+
+        Raises:
+            UserError: a file that cannot be read.
+            ValueError: an array of another shape or type.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self([images])[0]  # type: ignore[list-item]
+        pixels = [pixels_of(image, self.channels) for image in images]
+        found: dict[int, Bytes] = {}
+        for numbers in self._batches(pixels):
+            for number, prediction in zip(
+                numbers, self.predict([pixels[number] for number in numbers]), strict=True
+            ):
+                found[number] = prediction.mask
+        return [self._segmentation(image, found[number]) for number, image in enumerate(pixels)]
+
+    def _batches(self, images: Sequence[Bytes]) -> Iterator[list[int]]:
+        """The numbers of images that make a batch: of one size at the network, none of them tiled."""
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for number, image in enumerate(images):
+            if self.is_tiled(*image.shape[:2]):
+                yield [number]
+            else:
+                sizes.setdefault(self.network_size(*image.shape[:2]), []).append(number)
+        for numbers in sizes.values():
+            size = BATCH.get(self.device.type, 1)
+            for start in range(0, len(numbers), size):
+                yield numbers[start : start + size]
+
+    def _segmentation(self, image: Bytes, mask: Bytes) -> Segmentation:
+        def probabilities() -> npt.NDArray[np.float32]:
+            scores = self.scores(image)
+            found: npt.NDArray[np.float32] = (
+                (scores if self.use_ensemble else scores.softmax(0)).cpu().numpy()
+            )
+            return found
+
+        return Segmentation(image, mask, self.header.classes, self.text, probabilities)
+
+    @property
+    def text(self) -> dict[str, str]:
+        """How its masks come about: what stands in the text chunks of their files."""
+        depth = f"ensemble of {', '.join(map(str, self.heads))}" if self.use_ensemble else str(self.depth)
+        text = {
+            "Software": f"unetpp {__version__}",
+            "Model": self.hash,
+            "Depth": depth,
+            "Precision": self.precision,
+            "Geometry": str(self.geometry),
+        }
+        if self.tta:
+            text["TTA"] = ",".join(self.tta)
+        if self.tiling is not None:
+            text["Tile"] = str(self.tiling)
+        return text
 
     @property
     def channels(self) -> int:

@@ -27,7 +27,6 @@ from unetpp_cli.jobs.runs import find_model
 from unetpp_cli.network.weights import load_model
 from unetpp_cli.parallel import LauncherSignalled, ProcessesFailed, World, is_worker, join, launch
 from unetpp_cli.report import console, units
-from unetpp_cli.version import __version__
 
 _PATIENCE = timedelta(days=30)  # the first of several processes to be done waits for the last
 _NOUNS = {"overlay": "overlay", "probs": "probability file"}
@@ -141,24 +140,13 @@ def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
         tta=tta,
         tiling=tiling,
     )
-    heads = predictor.heads
-    depth = f"ensemble of {', '.join(map(str, heads))}" if request.use_ensemble else str(predictor.depth)
-    text = {
-        "Software": f"unetpp {__version__}",
-        "Model": predictor.hash,
-        "Depth": depth,
-        "Precision": precision,
-        "Geometry": str(predictor.geometry),
-    }
-    if tta:
-        text["TTA"] = ",".join(tta)
-    if tiling:
-        text["Tile"] = str(request.tile) + (f", overlap {request.overlap}" if request.overlap else "")
+    heads, text = predictor.heads, predictor.text
     console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
     extra = "".join(f", {key} {text[key]}" for key in ("TTA", "Tile") if key in text)
     several = f", {counted(count, 'image')} on {world.size} processes" if world.size > 1 else ""
     console.say(
-        f"Depth {depth}, {predictor.geometry}{extra}, on {device_name(device)} in {precision}{several}"
+        f"Depth {text['Depth']}, {predictor.geometry}{extra}, on {device_name(device)} in {precision}"
+        f"{several}"
     )
     if request.confidence and len(heads) == 1:
         console.warn("One head alone cannot disagree: --confidence writes the entropy only.")
