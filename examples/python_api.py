@@ -1,4 +1,4 @@
-"""UNet++ from Python: use a trained one; build, train a few steps, save, prune one. Runs in seconds on a CPU.
+"""UNet++ from Python: use a trained one; build, train, save and prune one. Runs in seconds on a CPU.
 
 python examples/python_api.py
 """

@@ -1,4 +1,4 @@
-"""What Python code gets for an image: the mask, and whatever else can be made of it. Called by `predictor`."""
+"""What Python code gets for an image: the mask, and what else can be made of it. Called by `predictor`."""
 
 from __future__ import annotations
 
