@@ -1,4 +1,4 @@
-"""`Predictor.load` and what calling it gives: images as people have them, one or many, from several threads."""
+"""`Predictor.load` and what calling it gives: images as people have them, one or many, in several threads."""
 
 from __future__ import annotations
 
