@@ -20,6 +20,7 @@ from torch import Tensor
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.devices import place, resolve_precision
 from unetpp_cli.errors import Stopped, UserError
+from unetpp_cli.export.onnx_network import open_model
 from unetpp_cli.inference.logits import (
     disagreement,
     ensemble,
@@ -35,7 +36,7 @@ from unetpp_cli.inference.segmentation import ImageLike, Segmentation, pixels_of
 from unetpp_cli.inference.tiles import Tiling, automatic_tiling, check_tiling
 from unetpp_cli.memory import memory_left
 from unetpp_cli.network.built_in import BUILT_IN, CAMVID11
-from unetpp_cli.network.weights import Model, load_model
+from unetpp_cli.network.weights import Model
 from unetpp_cli.version import __version__
 
 __all__ = ["Prediction", "Predictor", "check_depth", "ensemble", "labels", "normalize", "restore"]
@@ -145,7 +146,9 @@ class Predictor:
         path = Path(model)
         if not path.exists():
             path = BUILT_IN.get(str(model), path)
-        return cls(load_model(path, place), place, precision=resolve_precision(precision, place), **options)
+        loaded = open_model(path, place)
+        resolved = "fp32" if loaded.is_exported else resolve_precision(precision, place)
+        return cls(loaded, place, precision=resolved, **options)
 
     @overload
     def __call__(self, images: ImageLike) -> Segmentation: ...

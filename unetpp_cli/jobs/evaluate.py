@@ -17,6 +17,7 @@ from unetpp_cli.data.named_masks import written_classes
 from unetpp_cli.data.splits import segnet_split
 from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
+from unetpp_cli.export.onnx_network import open_model
 from unetpp_cli.inference.bootstrap import LEAST, blocks_of, sequences_of
 from unetpp_cli.inference.metrics import Difference
 from unetpp_cli.inference.passes import parse_tta
@@ -25,7 +26,7 @@ from unetpp_cli.jobs.candidates import Candidate, find_candidates
 from unetpp_cli.jobs.evaluation_folder import evaluation_folder, write_evaluation
 from unetpp_cli.jobs.measure import Measured, Way, between, block_of, open_data_of
 from unetpp_cli.jobs.runs import find_model
-from unetpp_cli.network.weights import Model, load_model
+from unetpp_cli.network.weights import Model
 from unetpp_cli.report import console
 from unetpp_cli.report.comparison import comparison_json, comparison_table, verdict
 from unetpp_cli.report.tables import class_table, depth_tables, results_csv, results_json
@@ -77,7 +78,7 @@ def eval_model(request: EvalRequest) -> list[Measured]:
     if not request.models and not request.masks:
         found = [find_model(None, request.data)]
     device = choose_device(request.gpus)
-    models = [load_model(path, device) for path, _ in found]
+    models = [open_model(path, device) for path, _ in found]
     data = _open_data(request, models)
     way = _way(request, device, block_of(data, request.block))
     split = _choose_split(data, request.split)

@@ -210,7 +210,7 @@ def _costs(
             torch.cuda.reset_peak_memory_stats(way.device)
         runs = [asked(some) for some in heads]
         times = [*side_by_side(passes.network, height, width, runs, on_warm=note_memory)]
-    half = stores_half(model)
+    half = not model.is_exported and stores_half(model)
     return [
         Cost(
             parameters=parameters(architecture, some[-1], some),
@@ -225,6 +225,6 @@ def _costs(
 
 def _file_bytes(model: Model, depth: int, half: bool) -> int:
     """Of the weights file that `unetpp prune --depth` would leave, or of the model's own."""
-    if depth == model.network.depth:
+    if model.is_exported or depth == model.network.depth:
         return model.path.stat().st_size
     return predicted_bytes(pruned_header(model, depth), half=half)

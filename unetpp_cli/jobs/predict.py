@@ -13,6 +13,7 @@ from unetpp_cli.data.findings import counted
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.devices import choose_devices, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
+from unetpp_cli.export.onnx_network import open_model
 from unetpp_cli.files import sweep_beside
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.predictor import Predictor
@@ -24,7 +25,6 @@ from unetpp_cli.jobs.outputs import Look, Naming, parse_formats, refuse_collisio
 from unetpp_cli.jobs.painting import Manner, Stop, Totals, paint
 from unetpp_cli.jobs.processes import as_worker, leave, said_once
 from unetpp_cli.jobs.runs import find_model
-from unetpp_cli.network.weights import load_model
 from unetpp_cli.parallel import LauncherSignalled, ProcessesFailed, World, is_worker, join, launch
 from unetpp_cli.report import console, units
 
@@ -130,8 +130,11 @@ def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
     tta, size = parse_tta(request.tta), Geometry.parse(request.size) if request.size else None
     count, items = _share(request, naming, world)
     path, why = find_model(request.model)
+    model = open_model(path, device)
+    if model.is_exported:
+        precision = "fp32"  # or what the file computes in: nobody outside decides
     predictor = Predictor(
-        load_model(path, device),
+        model,
         device,
         precision=precision,
         depth=request.depth,
