@@ -17,6 +17,7 @@ from unetpp_cli.cli.options import (
     TileOption,
     TtaOption,
 )
+from unetpp_cli.errors import UserError
 from unetpp_cli.help import Command
 
 
@@ -27,7 +28,7 @@ def predict(
         typer.Argument(
             metavar="IMAGE...",
             help="Images, folders with all below them, globs such as 'drive/*.png', .zip or .tar archives, "
-            "@list.txt (one path a line), or - for such a list on standard input.",
+            "@list.txt (one path a line), or - for such a list on standard input; or one film.",
         ),
     ],
     output: Annotated[
@@ -36,7 +37,8 @@ def predict(
             "-o",
             "--output",
             metavar="PATH",
-            help="A .png file for one image, else a folder, in which the tree of the inputs is kept. Without "
+            help="A .png file for one image, a film (.mp4) or a folder of masks for a film, else a folder, "
+            "in which the tree of the inputs is kept. Without "
             "it: NAME_mask.png beside each image; for NAME.zip the folder NAME_masks. Where two images "
             "differ in their suffix alone, NAME keeps it.",
             rich_help_panel=LOOK,
@@ -53,6 +55,18 @@ def predict(
             rich_help_panel=LOOK,
         ),
     ] = "palette",
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Short for --format overlay.", rich_help_panel=LOOK)
+    ] = False,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Of a film compute every Nth frame only; its mask stands until the next.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     confidence: Annotated[
         bool,
         typer.Option(
@@ -137,7 +151,7 @@ def predict(
     ] = "",
     precision: PrecisionOption = Precision.auto,
 ) -> None:
-    """Paint a mask for every image.
+    """Paint a mask for every image, or for every frame of a film.
 
     The mask is a palette PNG of the image's size: the pixel value is the class index, the colour the class's
     colour; class names, model, depth and precision stand in its text chunks.
@@ -146,8 +160,11 @@ def predict(
         unetpp predict img.png -o mask.png
         unetpp predict drive/ -o masks/ --model runs/camvid-quick --format palette,overlay --legend
         unetpp predict drive.zip -o masks/ --skip-existing
+        unetpp predict drive.mp4 -o masks.mp4 --overlay --every 2
         find . -name '*.jpg' -size -10M | unetpp predict - -o masks/
     """
+    if overlay and formats not in ("palette", "overlay"):
+        raise UserError(f"--overlay and --format {formats} exclude each other.", "Write --format a,overlay.")
     from unetpp_cli.jobs.predict import PredictRequest
     from unetpp_cli.jobs.predict import predict as run
 
@@ -162,7 +179,8 @@ def predict(
             tta=tta,
             tile=tile,
             overlap=overlap,
-            formats=formats,
+            formats="overlay" if overlay else formats,
+            every=every,
             confidence=confidence,
             legend=legend,
             side_by_side=side_by_side,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from unetpp_cli import allocator
 from unetpp_cli.data.findings import counted
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.devices import choose_devices, device_name, resolve_precision, set_arithmetic
-from unetpp_cli.errors import UserError, listed
+from unetpp_cli.errors import Stopped, UserError, listed
 from unetpp_cli.export.onnx_network import open_model
 from unetpp_cli.files import sweep_beside
 from unetpp_cli.inference.passes import parse_tta
@@ -25,6 +29,8 @@ from unetpp_cli.jobs.outputs import Look, Naming, parse_formats, refuse_collisio
 from unetpp_cli.jobs.painting import Manner, Stop, Totals, paint
 from unetpp_cli.jobs.processes import as_worker, leave, said_once
 from unetpp_cli.jobs.runs import find_model
+from unetpp_cli.jobs.video import FORMATS as VIDEO_FORMATS
+from unetpp_cli.jobs.video import Film, is_video, paint_film
 from unetpp_cli.parallel import LauncherSignalled, ProcessesFailed, World, is_worker, join, launch
 from unetpp_cli.report import console, units
 
@@ -53,6 +59,7 @@ class PredictRequest:
     skip_existing: bool = False
     strict: bool = False
     batch_size: int | None = None
+    every: int | None = None
     gpus: str = ""
     precision: str = "auto"
 
@@ -68,6 +75,10 @@ def predict(request: PredictRequest) -> int:
         UserError: nothing to do, outputs that would overwrite each other or a picture, no such model or
             depth, a file that cannot be written, or with `strict` a broken picture.
     """
+    if any(is_video(name) for name in request.inputs):
+        return _predict_film(request)
+    if request.every:
+        raise UserError("--every is for films, and there is none.", "Leave it out.")
     naming = _naming(request)
     if not is_worker():
         devices = choose_devices(request.gpus)
@@ -77,8 +88,48 @@ def predict(request: PredictRequest) -> int:
         return _predict(request, naming, world)
 
 
+def _predict_film(request: PredictRequest) -> int:
+    """A single film, by a single process."""
+    source = request.inputs[0]
+    if len(request.inputs) > 1:
+        raise UserError(
+            f"{listed(request.inputs)}: a film is painted by itself.", "Give one film, or images only."
+        )
+    look = _look(replace(request, formats="color" if request.formats == "palette" else request.formats))
+    output = request.output or str(Path(source).with_suffix("")) + "_mask.mp4"
+    film = Film(source, output, look, request.every or 1)
+    if len(look.formats) > 1 or look.formats[0] not in VIDEO_FORMATS:
+        raise UserError(
+            f"--format {request.formats}: a film shows one of {', '.join(VIDEO_FORMATS)}.",
+            "Name one; for masks of class indices give a folder: -o masks/.",
+        )
+    for option, wanted in (("--confidence", request.confidence), ("--strict", request.strict)):
+        if wanted:
+            raise UserError(f"{option} is for images, not for films.", "Leave it out.")
+    if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+        raise UserError(f"-o {output} is the film itself.", "Choose another name.")
+    if request.skip_existing and Path(output).is_file():
+        console.say(f"{output} exists already.")
+        return 0
+    devices = choose_devices(request.gpus)
+    if len(devices) > 1:
+        console.warn(f"A film is painted by one process: on {device_name(devices[0])}.")
+    predictor = _predictor(request, devices[0])
+    with Interruption() as interruption:
+        try:
+            return paint_film(film, predictor, lambda: bool(interruption))
+        except Stopped:
+            left = "the masks so far are there" if film.is_folder else "no film was written"
+            console.say(f"Interrupted: {left}.")
+            return interruption.exit_code
+
+
 def _naming(request: PredictRequest) -> Naming:
     """Where everything goes; refuses what can be refused before anything is read."""
+    return Naming.choose(_look(request), request.output)
+
+
+def _look(request: PredictRequest) -> Look:
     look = Look(
         parse_formats(request.formats),
         request.confidence,
@@ -87,7 +138,7 @@ def _naming(request: PredictRequest) -> Naming:
         request.opacity,
     )
     look.check()
-    return Naming.choose(look, request.output)
+    return look
 
 
 def _in_processes(request: PredictRequest, processes: int) -> int:
@@ -123,39 +174,16 @@ def _refuse_stdin(request: PredictRequest) -> None:
 def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
     if not world.is_main:
         console.mute()
-    device = world.device
-    precision = resolve_precision(request.precision, device)
-    set_arithmetic(device, precision, deterministic=False, training=False)
-    tiling = parse_tiling(request.tile, request.overlap)
-    tta, size = parse_tta(request.tta), Geometry.parse(request.size) if request.size else None
+    _prepare(request, world.device)  # what can be wrong with the options is said before inputs are looked for
     count, items = _share(request, naming, world)
-    path, why = find_model(request.model)
-    model = open_model(path, device)
-    if model.is_exported:
-        precision = "fp32"  # or what the file computes in: nobody outside decides
-    predictor = Predictor(
-        model,
-        device,
-        precision=precision,
-        depth=request.depth,
-        use_ensemble=request.use_ensemble,
-        size=size,
-        tta=tta,
-        tiling=tiling,
-    )
-    heads, text = predictor.heads, predictor.text
-    console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
-    extra = "".join(f", {key} {text[key]}" for key in ("TTA", "Tile") if key in text)
     several = f", {counted(count, 'image')} on {world.size} processes" if world.size > 1 else ""
-    console.say(
-        f"Depth {text['Depth']}, {predictor.geometry}{extra}, on {device_name(device)} in {precision}"
-        f"{several}"
-    )
+    predictor = _predictor(request, world.device, several)
+    heads = predictor.heads
     if request.confidence and len(heads) == 1:
         console.warn("One head alone cannot disagree: --confidence writes the entropy only.")
     manner = Manner(
         predictor,
-        Writer(naming.for_heads(len(heads)), predictor.header.classes, text),
+        Writer(naming.for_heads(len(heads)), predictor.header.classes, predictor.text),
         confidence=request.confidence,
         skip_existing=request.skip_existing,
         strict=request.strict,
@@ -181,6 +209,38 @@ def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
             console.say(f"Interrupted after {done}; --skip-existing goes on from here.")
         return interruption.exit_code
     return _end(totals, count, items, manner.writer.naming, world)
+
+
+def _prepare(request: PredictRequest, device: torch.device) -> dict[str, Any]:
+    """The arithmetic, set, and what `Predictor` is told of the options."""
+    precision = resolve_precision(request.precision, device)
+    set_arithmetic(device, precision, deterministic=False, training=False)
+    return {
+        "precision": precision,
+        "depth": request.depth,
+        "use_ensemble": request.use_ensemble,
+        "size": Geometry.parse(request.size) if request.size else None,
+        "tta": parse_tta(request.tta),
+        "tiling": parse_tiling(request.tile, request.overlap),
+    }
+
+
+def _predictor(request: PredictRequest, device: torch.device, several: str = "") -> Predictor:
+    """The predictor, with what is to be said of it said."""
+    options = _prepare(request, device)
+    path, why = find_model(request.model)
+    model = open_model(path, device)
+    if model.is_exported:
+        options["precision"] = "fp32"  # or what the file computes in: nobody outside decides
+    predictor = Predictor(model, device, **options)
+    console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
+    text = predictor.text
+    extra = "".join(f", {key} {text[key]}" for key in ("TTA", "Tile") if key in text)
+    console.say(
+        f"Depth {text['Depth']}, {predictor.geometry}{extra}, on {device_name(device)} in "
+        f"{predictor.precision}{several}"
+    )
+    return predictor
 
 
 def _share(request: PredictRequest, naming: Naming, world: World) -> tuple[int, list[Item]]:
