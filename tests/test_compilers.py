@@ -1,4 +1,4 @@
-"""The network under torch's compilers: the same answers from torch.compile, torch.export and torch.jit.trace."""
+"""The network under torch's compilers: torch.compile, torch.export and torch.jit.trace answer alike."""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ class TrainConfig:
     """Everything that decides a training. See `describe` for each key's meaning."""
 
     # What is read
-    data: str = _key("", "Folder, .zip or .tar of images and masks, or 'demo'.", run=True)
+    data: str = _key(
+        "", "Folder, .zip or .tar of images and masks, an https:// address, or 'demo'.", run=True
+    )
     classes: str = _key("", "Class set: camvid11, camvid32, camvid33; empty = the data's own.")
     split_by: str = _key(
         "", "'segnet': the CamVid benchmark's frame lists; 'random'; empty = the data's own split."

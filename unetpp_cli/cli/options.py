@@ -35,7 +35,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="PATH",
-        help="Folder, .zip or .tar of images and masks in any CamVid layout or images/ + masks/; or 'demo'.",
+        help="Folder, .zip or .tar of images and masks in any CamVid layout or images/ + masks/, or the "
+        "https:// address of one (with #sha256=... to be sure); or 'demo'.",
         rich_help_panel=DATA,
     ),
 ]

@@ -26,6 +26,7 @@ from unetpp_cli.data.images import decode_image
 from unetpp_cli.data.layouts import Dataset, Pair, inspect_dataset
 from unetpp_cli.data.splits import looks_like_video, sequence
 from unetpp_cli.errors import UserError, listed
+from unetpp_cli.jobs.afar import local
 from unetpp_cli.report import console
 
 
@@ -141,7 +142,7 @@ def check(
         UserError: there is nothing at `path` that could be looked at, or an argument makes no sense.
     """
     findings = Findings(collect=True)
-    shown = os.fspath(path)
+    shown = local(os.fspath(path))
     try:
         data = inspect_dataset(
             shown, classes=classes, split_by=split_by, hold_out=hold_out, seed=seed, findings=findings

@@ -22,6 +22,7 @@ from unetpp_cli.inference.bootstrap import LEAST, blocks_of, sequences_of
 from unetpp_cli.inference.metrics import Difference
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.tiles import parse_tiling
+from unetpp_cli.jobs.afar import local
 from unetpp_cli.jobs.candidates import Candidate, find_candidates
 from unetpp_cli.jobs.evaluation_folder import evaluation_folder, write_evaluation
 from unetpp_cli.jobs.measure import Measured, Way, between, block_of, open_data_of
@@ -212,7 +213,7 @@ def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
         )
     # In the classes that the masks say they are in: then they score as their model does.
     return open_dataset(
-        request.data,
+        local(request.data),
         classes=written_classes(masks),
         split_by=request.split_by,
         hold_out=request.hold_out,

@@ -22,6 +22,7 @@ from unetpp_cli.inference.evaluation import evaluate
 from unetpp_cli.inference.metrics import Cost, DepthResult, Difference
 from unetpp_cli.inference.passes import Passes
 from unetpp_cli.inference.tiles import Tiling
+from unetpp_cli.jobs.afar import local
 from unetpp_cli.jobs.runs import data_of_run
 from unetpp_cli.network.cost import macs, parameters, side_by_side
 from unetpp_cli.network.pruning import pruned_header
@@ -104,7 +105,7 @@ def open_data_of(model: Model, where: str | None, split_by: str | None, hold_out
     if where == own and split_by is None and hold_out is None:
         split_by, hold_out = (str(recipe.get(key) or "") or None for key in ("split_by", "hold_out"))
     return open_dataset(
-        where,
+        local(where),
         classes=model.header.classes,
         split_by=split_by,
         hold_out=hold_out,

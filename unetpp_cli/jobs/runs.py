@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from unetpp_cli.errors import UserError
+from unetpp_cli.jobs.afar import is_afar, local_model
 from unetpp_cli.network.built_in import BUILT_IN, CAMVID11
 from unetpp_cli.values import DEMO
 
@@ -63,7 +64,8 @@ def run_weights(folder: Path) -> Path | None:
 def find_model(named: str | None, data: str | None = None) -> tuple[Path, str]:
     """The weights file that a command means, and in words where it comes from.
 
-    A file; a run folder, meaning its best weights; or the name of built-in weights. Without a name:
+    A file; a run folder, meaning its best weights; an address (`jobs.afar`), which is fetched; or the name of
+    built-in weights. Without a name:
     $UNETPP_MODEL, else the best weights of the newest run under ./runs, else the built-in CamVid weights.
     Runs on the demo count only where the demo is asked about: nobody means them by a photograph.
 
@@ -73,9 +75,13 @@ def find_model(named: str | None, data: str | None = None) -> tuple[Path, str]:
     Raises:
         UserError: there is no such file.
     """
+    if named and is_afar(named):
+        return local_model(named), named
     if named:
         return _named(named, named), named
     if variable := os.environ.get(MODEL_VARIABLE, ""):
+        if is_afar(variable):
+            return local_model(variable), f"${MODEL_VARIABLE}"
         return _named(variable, f"${MODEL_VARIABLE} = {variable}"), f"${MODEL_VARIABLE}"
     found = [
         (weights.stat().st_mtime, weights)

@@ -31,6 +31,7 @@ from unetpp_cli.devices import (
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import Hold
 from unetpp_cli.jobs import setup
+from unetpp_cli.jobs.afar import local
 from unetpp_cli.jobs.messages import describe, farewell, minutes, say_resumed
 from unetpp_cli.jobs.processes import as_worker, said_once
 from unetpp_cli.jobs.resume import (
@@ -248,7 +249,7 @@ def _receipt(run: TrainingRun, device: str) -> Iterator[None]:
 def _open(config: TrainConfig) -> Dataset:
     """The data, with what there is to say about it said."""
     data = open_dataset(
-        config.data,
+        local(config.data),
         classes=config.classes or None,
         split_by=config.split_by or None,
         hold_out=config.hold_out or None,

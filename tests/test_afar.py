@@ -1,0 +1,209 @@
+"""Data and weights over HTTP, from a server on this machine: cached, resumed, checked, refused."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import layouts
+import pytest
+from conftest import TINY, unetpp
+
+from unetpp_cli.errors import UserError
+from unetpp_cli.network.header import file_hash
+from unetpp_cli.remote import Address, cache_folder, cached, fetch
+
+
+@dataclass
+class Site:
+    """What the server has, how it behaves, and what it was asked for.
+
+    Attributes:
+        files: path -> bytes.
+        breaks: a connection ends after so many bytes; one for each request that comes, then none.
+        resumes: answers to Range.
+        tag: the ETag of all files.
+        asked: (path, Range) of each request.
+    """
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    breaks: list[int] = field(default_factory=list)
+    resumes: bool = True
+    tag: str = '"one"'
+    code: int = 200
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("UNETPP_CACHE", str(tmp_path / "cache"))
+    site = Site()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            wanted = self.headers.get("Range", "")
+            site.asked.append((self.path, wanted))
+            data = site.files.get(self.path)
+            if data is None or site.code != 200:
+                self.send_error(404 if data is None else site.code)
+                return
+            start = 0
+            if wanted and site.resumes and self.headers.get("If-Range") == site.tag:
+                start = int(wanted.removeprefix("bytes=").rstrip("-"))
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            else:
+                self.send_response(200)
+            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("ETag", site.tag)
+            self.end_headers()
+            rest = data[start:]
+            if site.breaks:
+                rest = rest[: site.breaks.pop(0)]
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(rest)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+DATA = bytes(range(256)) * 40_000  # ten megabytes
+
+
+def test_a_file_is_fetched_once(site: Site) -> None:
+    site.files["/a/b%20c.zip"] = DATA
+    seen: list[tuple[int, int | None]] = []
+    address = Address.parse(f"{site.url}/a/b%20c.zip#sha256={hashlib.sha256(DATA).hexdigest()}")
+    file = fetch(address, lambda done, total: seen.append((done, total)))
+    assert file.read_bytes() == DATA
+    assert file.name == "b-c.zip"
+    assert file.is_relative_to(cache_folder())
+    assert seen[-1] == (len(DATA), len(DATA))
+    assert len(seen) > 5
+    assert fetch(address) == file
+    assert len(site.asked) == 1
+    assert cached(address) == file
+    assert {path.name for path in file.parent.iterdir()} == {".lock", "b-c.zip", "b-c.zip.json"}
+
+
+def test_a_fetch_that_breaks_goes_on_where_it_stood(site: Site) -> None:
+    site.files["/f.zip"], site.breaks = DATA, [1_000_000, 0, 2_500_000]
+    file = fetch(Address(f"{site.url}/f.zip"))
+    assert file.read_bytes() == DATA
+    ranges = [wanted for _, wanted in site.asked]
+    assert ranges[0] == ""
+    starts = [int(wanted.removeprefix("bytes=")[:-1]) for wanted in ranges[1:]]
+    assert starts == sorted(starts)
+    assert starts[0] == 1_000_000
+    assert starts[-1] == 3_500_000
+
+
+def test_another_process_goes_on_later(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    site.files["/f.zip"], site.breaks = DATA, [3_000_000] + [0] * 20
+    with pytest.raises(UserError, match="goes on where it broke off"):
+        fetch(Address(f"{site.url}/f.zip"))
+    site.breaks.clear()
+    site.asked.clear()
+    assert fetch(Address(f"{site.url}/f.zip")).read_bytes() == DATA
+    assert site.asked == [("/f.zip", "bytes=3000000-")]
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_file_that_changed_meanwhile_is_fetched_anew(
+    resumes: bool, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would begin like the old one and end like the new one."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    site.files["/f.zip"], site.breaks, site.resumes = DATA, [3_000_000] + [0] * 20, resumes
+    with pytest.raises(UserError):
+        fetch(Address(f"{site.url}/f.zip"))
+    site.breaks.clear()
+    site.files["/f.zip"], site.tag = DATA[::-1], '"two"'
+    assert fetch(Address(f"{site.url}/f.zip")).read_bytes() == DATA[::-1]
+
+
+def test_other_bytes_than_promised_are_not_kept(site: Site) -> None:
+    site.files["/f.zip"] = DATA
+    wrong = Address.parse(f"{site.url}/f.zip#sha256={'0' * 64}")
+    with pytest.raises(UserError, match="another file than was meant"):
+        fetch(wrong)
+    assert cached(wrong) is None
+    assert [path.name for path in wrong.file.parent.iterdir()] == [".lock"]
+    fetch(Address(f"{site.url}/f.zip"))
+    assert cached(wrong) is None  # in the cache, and still not what was meant
+    wrong.file.write_bytes(DATA[:-1])
+    assert cached(Address(wrong.url)) is None  # cut off by somebody
+
+
+def test_servers_that_refuse(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(UserError, match="404"):
+        fetch(Address(f"{site.url}/none.zip"))
+    assert len(site.asked) == 1  # it is not asked again
+    site.files["/f.zip"], site.code = DATA, 503
+    with pytest.raises(UserError, match="503"):
+        fetch(Address(f"{site.url}/f.zip"))
+    assert len(site.asked) > 3
+    with pytest.raises(UserError, match="Cannot fetch"):
+        fetch(Address("http://127.0.0.1:9/f.zip"))
+    with pytest.raises(UserError, match="no checksum"):
+        Address.parse("https://host/f.zip#md5=1")
+
+
+def test_data_are_trained_on_from_afar(site: Site, tmp_path: Path) -> None:
+    files, _ = layouts.segnet()
+    site.files["/street%20data.zip"] = layouts.to_zip(files, tmp_path / "camvid.zip").read_bytes()
+    url = f"{site.url}/street%20data.zip"
+    result = unetpp("check", url)
+    assert result.exit_code == 0, result.output
+    result = unetpp("train", "--data", url, "--out", "run", *TINY)
+    assert result.exit_code == 0, result.output
+    assert "From the cache" in result.output
+    assert "5 train / 2 val" in result.output
+    result = unetpp("eval", "run", "--split", "val", "--json", "--no-timing")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["images"] == 2
+    assert len(site.asked) == 1
+
+
+def test_weights_come_from_afar(
+    site: Site, model: Path, camvid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.files["/m.safetensors"] = model.read_bytes()
+    image = next((camvid / "test").iterdir())
+    url = f"{site.url}/m.safetensors#sha256={file_hash(model)}"
+    for name, options in (("a.png", ["-m", url]), ("b.png", ["-m", str(model)])):
+        result = unetpp("predict", image, "-o", name, *options)
+        assert result.exit_code == 0, result.output
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    monkeypatch.setenv("UNETPP_MODEL", url)
+    assert unetpp("info").exit_code == 0
+    wrong = unetpp("info", f"{site.url}/m.safetensors#sha256={'1' * 64}")
+    assert wrong.exit_code == 2
+    assert "not 1111" in wrong.output
+
+
+def test_hub_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("huggingface_hub")
+    for name in ("hf://user", "hf://a b/c", "hf://"):
+        result = unetpp("info", name)
+        assert result.exit_code == 2
+        assert "hf://user/name" in result.output
