@@ -1,7 +1,7 @@
-"""Files from afar: fetched once into a cache, resumed where a fetch broke off, checked. Standard library only.
+"""Files from afar: fetched once into a cache, resumed where a fetch broke off, checked.
 
-Called by `jobs.afar`, which shows the progress. An address may end in `#sha256=HEX`; the file is then refused when
-its bytes are others.
+Called by `jobs.afar`, which shows the progress. An address may end in `#sha256=HEX`; the file is then refused
+when its bytes are others.
 """
 
 from __future__ import annotations

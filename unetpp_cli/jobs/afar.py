@@ -20,11 +20,6 @@ HUB_FILE = "model.safetensors"
 _HUB_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?(?:/([\w./-]+))?")
 
 
-def is_afar(text: str) -> bool:
-    """Whether this is an address and no path."""
-    return is_url(text) or text.startswith(HUB)
-
-
 def local(path: str) -> str:
     """`path`, or for an address the file that was fetched from there.
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import yaml
 
 from unetpp_cli.errors import UserError
-from unetpp_cli.jobs.afar import is_afar, local_model
 from unetpp_cli.network.built_in import BUILT_IN, CAMVID11
 from unetpp_cli.values import DEMO
 
 RUNS = Path("runs")
 MODEL_VARIABLE = "UNETPP_MODEL"
+ADDRESSES = ("https://", "http://", "hf://")
 
 
 def new_run(out: str, name: str) -> Path:
@@ -75,13 +75,13 @@ def find_model(named: str | None, data: str | None = None) -> tuple[Path, str]:
     Raises:
         UserError: there is no such file.
     """
-    if named and is_afar(named):
-        return local_model(named), named
+    if named and named.startswith(ADDRESSES):
+        return _from_afar(named), named
     if named:
         return _named(named, named), named
     if variable := os.environ.get(MODEL_VARIABLE, ""):
-        if is_afar(variable):
-            return local_model(variable), f"${MODEL_VARIABLE}"
+        if variable.startswith(ADDRESSES):
+            return _from_afar(variable), f"${MODEL_VARIABLE}"
         return _named(variable, f"${MODEL_VARIABLE} = {variable}"), f"${MODEL_VARIABLE}"
     found = [
         (weights.stat().st_mtime, weights)
@@ -93,6 +93,12 @@ def find_model(named: str | None, data: str | None = None) -> tuple[Path, str]:
     if found:
         return max(found)[1], "the newest run"
     return CAMVID11, "the built-in CamVid weights"
+
+
+def _from_afar(address: str) -> Path:
+    from unetpp_cli.jobs.afar import local_model  # what fetches is not needed for a help page
+
+    return local_model(address)
 
 
 def folder_for(weights: Path) -> Path:
