@@ -44,7 +44,8 @@ class Exported(nn.Module):
         padded = F.pad(image, (0, right, 0, below))
         tops = enumerate(self.network.diagonals(padded, max(self.interface.depths)), start=1)
         return [
-            self.network.head[str(depth)](top)[..., :height, :width]
+            # Cropped by a negative pad: torch.export turns a slice of this kind into a condition on the size.
+            F.pad(self.network.head[str(depth)](top), (0, -right, 0, -below))
             for depth, top in tops
             if depth in self.interface.depths
         ]

@@ -41,9 +41,9 @@ def local_model(named: str) -> Path:
 def _fetched(text: str) -> Path:
     address = Address.parse(text)
     if found := cached(address):
-        console.say(f"From the cache: {found}")
+        console.note(f"From the cache: {found}")
         return found
-    console.say(f"Fetching {address.url}")
+    console.note(f"Fetching {address.url}")
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
