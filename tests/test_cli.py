@@ -390,3 +390,29 @@ def test_every_public_name_is_there() -> None:
         assert getattr(unetpp_cli, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = unetpp_cli.nothing
+
+
+# --- the model card
+
+
+def test_a_card_says_what_a_hub_wants_to_know(model: Path) -> None:
+    import yaml
+
+    result = unetpp("info", model, "--card")
+    assert result.exit_code == 0, result.output
+    _, front, body = result.stdout.split("---\n", 2)
+    facts = yaml.safe_load(front)
+    assert facts["pipeline_tag"] == "image-segmentation"
+    assert facts["license"] == "other"  # CamVid's
+    header = read_header(model)[0]
+    for depth in ("1", "2"):
+        score = 100 * header.metrics["val"][depth]["miou"]
+        assert f"| L{depth} | {score:.1f} |" in body
+    for name in header.classes.names:
+        assert f"| {name} |" in body
+    assert header.data["fingerprint"] in body
+    assert "non-commercial" in body
+    recipe = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
+    assert recipe == dict(header.recipe)
+    assert unetpp("info", model, "--card").stdout == result.stdout
+    assert unetpp("info", model, "--card", "--json").exit_code == 2
