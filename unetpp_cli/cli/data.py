@@ -39,6 +39,33 @@ def check(
 
 
 @app.command(cls=Command)
+def relabel(
+    source: Annotated[str, typer.Argument(metavar="DATA", help="Folder or archive of images and masks.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="A new folder.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="segnet|original|kaggle|fastai|cvat|plain",
+            help="The layout to write; plain is images/ + masks/ + classes.txt.",
+        ),
+    ] = "plain",
+    classes: Annotated[str | None, typer.Option(metavar="SET", help=describe("classes"))] = None,
+    split_by: SplitByOption = None,
+) -> None:
+    """Write a data set in another layout: images as they are, masks bit for bit.
+
+    What was written is read back and compared before the folder gets its name.
+
+    Examples:
+        unetpp relabel ./original -o ./camvid --to segnet --classes camvid11
+        unetpp relabel cvat-export.zip -o ./mine --to plain
+    """
+    from unetpp_cli.jobs.relabel import relabel as run
+
+    run(source, output, to, classes, split_by)
+
+
+@app.command(cls=Command)
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
 ) -> None:

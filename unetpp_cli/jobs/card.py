@@ -54,8 +54,8 @@ def _what(header: Header) -> str:
         f"# UNet++, width {a.width}, depth {a.depth}: {header.classes.name}\n\n"
         f"Semantic segmentation into {len(header.classes)} classes by UNet++ "
         "([Zhou et al. 2018](https://arxiv.org/abs/1807.10165)) with deep supervision: "
-        f"heads at {heads}; cut at any of them it is a smaller and faster network, with the same answers of that "
-        "head."
+        f"heads at {heads}; cut at any of them it is a smaller, faster network with "
+        "the same answers of that head."
     )
 
 
