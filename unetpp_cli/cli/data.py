@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import HoldOutOption, SplitByOption
 from unetpp_cli.config import describe
@@ -16,7 +17,10 @@ from unetpp_cli.help import Command
 @app.command(cls=Command)
 def check(
     path: Annotated[str, typer.Argument(metavar="PATH", help="Folder or archive of images and masks.")],
-    classes: Annotated[str | None, typer.Option(metavar="SET", help=describe("classes"))] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="SET", autocompletion=completion.class_sets, help=describe("classes")),
+    ] = None,
     split_by: SplitByOption = None,
     hold_out: HoldOutOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -49,7 +53,10 @@ def relabel(
             help="The layout to write; plain is images/ + masks/ + classes.txt.",
         ),
     ] = "plain",
-    classes: Annotated[str | None, typer.Option(metavar="SET", help=describe("classes"))] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="SET", autocompletion=completion.class_sets, help=describe("classes")),
+    ] = None,
     split_by: SplitByOption = None,
 ) -> None:
     """Write a data set in another layout: images as they are, masks bit for bit.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import DATA, HoldOutOption, OverwriteOption, Split, SplitByOption
 from unetpp_cli.help import Command
@@ -20,6 +21,7 @@ def export(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
+            autocompletion=completion.models,
             help="Weights file or run folder. Without it: the newest run, else the built-in CamVid weights.",
         ),
     ] = None,

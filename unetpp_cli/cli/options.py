@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.values import read_names
 
 RUN, NETWORK, DATA, LEARNING, LOOK = "Run", "Network", "Data", "Optimisation", "Output"
@@ -35,6 +36,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="PATH",
+        autocompletion=completion.data,
         help="Folder, .zip or .tar of images and masks in any CamVid layout or images/ + masks/, or the "
         "https:// address of one (with #sha256=... to be sure); or 'demo'.",
         rich_help_panel=DATA,

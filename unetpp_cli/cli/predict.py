@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import (
     LOOK,
@@ -112,6 +113,7 @@ def predict(
             "--model",
             "-m",
             metavar="FILE",
+            autocompletion=completion.models,
             help="Weights file or run folder. Without it: $UNETPP_MODEL, else the newest run (the demo's "
             "do not count), else the built-in CamVid weights (camvid11).",
             rich_help_panel=RUN,

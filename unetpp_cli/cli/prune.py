@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import (
     DATA,
@@ -33,6 +34,7 @@ def prune(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
+            autocompletion=completion.models,
             help="Weights file or run folder. Without it: the newest run, else the built-in CamVid weights.",
         ),
     ] = None,

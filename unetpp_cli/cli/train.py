@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import (
     DATA,
@@ -39,7 +40,7 @@ def train(
         str | None,
         typer.Option(
             metavar="|".join(recipe_names()),
-            autocompletion=recipe_names,
+            autocompletion=completion.recipes,
             help="Where the settings start: quick (small, for a CPU), camvid (for a GPU), "
             "blog (the article's). Without it: quick for the demo or without a GPU, else camvid.",
             rich_help_panel=RUN,
@@ -63,6 +64,7 @@ def train(
         str | None,
         typer.Option(
             metavar="last|auto|DIR",
+            autocompletion=completion.runs,
             help="Go on where a run was stopped or killed: the newest, a run folder, or with 'auto' the one "
             "in --out if it has begun. Settings are the run's; others given here win and are listed.",
             rich_help_panel=RUN,
@@ -98,7 +100,13 @@ def train(
         bool | None, typer.Option("--tensorboard", help=describe("tensorboard"), rich_help_panel=RUN)
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(metavar="SET", help=describe("classes"), rich_help_panel=DATA)
+        str | None,
+        typer.Option(
+            metavar="SET",
+            autocompletion=completion.class_sets,
+            help=describe("classes"),
+            rich_help_panel=DATA,
+        ),
     ] = None,
     split_by: SplitByOption = None,
     hold_out: HoldOutOption = None,
@@ -127,7 +135,13 @@ def train(
         int | None, typer.Option(metavar="N", help=describe("depth"), rich_help_panel=NETWORK)
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option(metavar="MODEL", help=describe("init_from"), rich_help_panel=NETWORK)
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help=describe("init_from"),
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help=describe("epochs"), rich_help_panel=LEARNING)
@@ -170,7 +184,13 @@ def train(
         float | None, typer.Option(metavar="SHARE", help=describe("distill"), rich_help_panel=LEARNING)
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help=describe("teacher"), rich_help_panel=LEARNING)
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help=describe("teacher"),
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     ema: Annotated[
         float | None, typer.Option(metavar="DECAY", help=describe("ema"), rich_help_panel=LEARNING)

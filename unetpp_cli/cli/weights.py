@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import OverwriteOption
 from unetpp_cli.errors import UserError
@@ -19,6 +20,7 @@ def info(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
+            autocompletion=completion.models,
             help="Weights file or run folder. Without it: the newest run, else the built-in CamVid weights.",
         ),
     ] = None,

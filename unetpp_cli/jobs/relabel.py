@@ -1,7 +1,7 @@
 """`unetpp relabel`: data in any recognised layout, written as another one and read back to be sure.
 
-Images are copied byte for byte. Masks are decoded and written anew; what is written is opened as any data are,
-and has its name only when every mask came out as it went in.
+Images are copied byte for byte. Masks are decoded and written anew; what is written is opened as any data
+are, and has its name only when every mask came out as it went in.
 """
 
 from __future__ import annotations
