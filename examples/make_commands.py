@@ -1,11 +1,9 @@
-"""Prints examples/commands.md: every help page of the command line, as it looks in 100 columns.
+"""Prints examples/commands.md: every help page of the command line, as a terminal of 80 columns shows it.
 
 python examples/make_commands.py > examples/commands.md
 """
 
 from __future__ import annotations
-
-import os
 
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -15,12 +13,11 @@ from unetpp_cli.cli import app
 
 def commands_page() -> str:
     """The Markdown page."""
-    os.environ["COLUMNS"] = "100"
     runner, root = CliRunner(), get_command(app)
     names = list(root.commands)  # type: ignore[attr-defined]
     parts = [
         "# The commands",
-        "What the help of `unetpp` and of each command says. Made by `make_commands.py`; a test keeps it current.",
+        "The help of `unetpp` and of each command. Made by `make_commands.py`; a test keeps it current.",
     ]
     for words in ([], *([name] for name in names)):
         text = runner.invoke(app, [*words, "--help"], prog_name="unetpp").output
