@@ -6,6 +6,9 @@ import contextlib
 import hashlib
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +32,7 @@ class Site:
         breaks: a connection ends after so many bytes; one for each request that comes, then none.
         resumes: answers to Range.
         tag: the ETag of all files.
+        promised: the SHA-256 that the hub promises; the true one when empty.
         asked: (path, Range) of each request.
     """
 
@@ -38,6 +42,7 @@ class Site:
     resumes: bool = True
     tag: str = '"one"'
     code: int = 200
+    promised: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -54,6 +59,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             if data is None or site.code != 200:
                 self.send_error(404 if data is None else site.code)
                 return
+            if "/resolve/" in self.path:
+                self._as_a_hub(data)
+                return
             start = 0
             if wanted and site.resumes and self.headers.get("If-Range") == site.tag:
                 start = int(wanted.removeprefix("bytes=").rstrip("-"))
@@ -69,6 +77,27 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
                 rest = rest[: site.breaks.pop(0)]
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(rest)
+
+        def do_HEAD(self) -> None:  # noqa: N802
+            site.asked.append((self.path, "HEAD"))
+            data = site.files.get(self.path)
+            if data is None:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "RepoNotFound")
+                self.end_headers()
+            else:
+                self._as_a_hub(data, body=False)
+
+        def _as_a_hub(self, data: bytes, body: bool = True) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("X-Repo-Commit", "1" * 40)
+            self.send_header("X-Linked-Size", str(len(data)))
+            self.send_header("X-Linked-Etag", f'"{site.promised or hashlib.sha256(data).hexdigest()}"')
+            self.send_header("ETag", f'"{site.promised or hashlib.sha256(data).hexdigest()}"')
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -207,3 +236,39 @@ def test_hub_names(monkeypatch: pytest.MonkeyPatch) -> None:
         result = unetpp("info", name)
         assert result.exit_code == 2
         assert "hf://user/name" in result.output
+
+
+def from_the_hub(site: Site, *args: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, whose hub is the site."""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": site.url,
+        "HF_HOME": str(Path("hub").resolve()),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    line = [sys.executable, "-m", "unetpp_cli", *args]
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_weights_come_from_a_hub(site: Site, model: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    site.files["/ann/street/resolve/main/model.safetensors"] = model.read_bytes()
+    site.files["/ann/street/resolve/v2/nets/small.safetensors"] = model.read_bytes()
+    for name in ("hf://ann/street", "hf://ann/street@v2/nets/small.safetensors"):
+        done = from_the_hub(site, "info", name, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["file"]["sha256"] == file_hash(model)
+    missing = from_the_hub(site, "info", "hf://ann/nothing")
+    assert missing.returncode == 2
+    assert "Cannot fetch hf://ann/nothing" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+def test_a_file_that_is_not_what_the_hub_promised_is_refused(site: Site, model: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    site.files["/ann/street/resolve/main/model.safetensors"] = model.read_bytes()
+    site.promised = "0" * 64
+    done = from_the_hub(site, "info", "hf://ann/street")
+    assert done.returncode == 2
+    assert "is damaged in the cache" in done.stderr

@@ -13,7 +13,20 @@ from PIL import Image
 from unetpp_cli.masks import read_mask
 from unetpp_cli.network.header import read_header
 
-TINY = ["--recipe", "quick", "--epochs", "6", "--width", "4", "--depth", "2", "--batch-size", "4", "--gpus", "cpu"]
+TINY = [
+    "--recipe",
+    "quick",
+    "--epochs",
+    "6",
+    "--width",
+    "4",
+    "--depth",
+    "2",
+    "--batch-size",
+    "4",
+    "--gpus",
+    "cpu",
+]
 TINY += ["--set", "augment=[HorizontalFlip]", "--set", "warmup_epochs=0", "--lr", "0.02", "--size", "native"]
 TINY += ["--precision", "fp32"]
 FIVE = ("soil", "wheat", "weed", "stone", "water")

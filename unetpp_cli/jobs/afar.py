@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from unetpp_cli.errors import UserError
+from unetpp_cli.network.header import file_hash
 from unetpp_cli.remote import Address, cached, fetch, is_url
 from unetpp_cli.report import console
 
@@ -78,4 +79,10 @@ def _from_hub(named: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"Cannot fetch {named}: {reason}", "Check the name, and the connection.") from error
+    # The hub keeps a large file under the name of its SHA-256.
+    expected = Path(found).resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", expected) and file_hash(found) != expected:
+        raise UserError(
+            f"{named} is damaged in the cache ({found}).", "Remove the file there, and run the command again."
+        )
     return Path(found)
