@@ -13,22 +13,9 @@ from PIL import Image
 from unetpp_cli.masks import read_mask
 from unetpp_cli.network.header import read_header
 
-TINY = [
-    "--recipe",
-    "quick",
-    "--epochs",
-    "6",
-    "--width",
-    "4",
-    "--depth",
-    "2",
-    "--batch-size",
-    "4",
-    "--gpus",
-    "cpu",
-]
+TINY = ["--recipe", "quick", "--epochs", "30", "--width", "4", "--depth", "2", "--batch-size", "4"]
 TINY += ["--set", "augment=[HorizontalFlip]", "--set", "warmup_epochs=0", "--lr", "0.02", "--size", "native"]
-TINY += ["--precision", "fp32"]
+TINY += ["--gpus", "cpu", "--precision", "fp32", "--ema", "0"]
 FIVE = ("soil", "wheat", "weed", "stone", "water")
 COLORS = ((120, 90, 60), (210, 190, 80), (60, 130, 50), (140, 140, 150), (60, 90, 200))
 
@@ -50,11 +37,16 @@ def save(path: Path, pixels: np.ndarray, **options: object) -> None:
 
 
 def microscope(folder: Path) -> list[str]:
-    """Grey 16-bit TIFF images, masks of 0 and 255, no list of classes."""
+    """Grey 16-bit TIFF images, masks of 0 and 255."""
+    folder.mkdir(parents=True)
+    (folder / "classes.txt").write_text("background 0 0 0\ncell 255 255 255\n", encoding="utf-8")
     for number in range(16):
         mask = shapes(number, 2)
         noise = np.random.default_rng(number).normal(0, 2000, mask.shape)
-        save(folder / "images" / f"cell_{number:03d}.tif", (12_000 + 30_000 * mask + noise).astype(np.uint16))
+        save(
+            folder / "images" / f"cell_{number:03d}.tif",
+            (12_000 + 30_000 * mask.astype(float) + noise).astype(np.uint16),
+        )
         save(folder / "masks" / f"cell_{number:03d}.png", mask * np.uint8(255))
     return ["--set", "channels=1", "--set", "mean=[0.4]", "--set", "std=[0.2]"]
 
