@@ -65,7 +65,7 @@ class OnnxNetwork(UNetPlusPlus):
                 "Leave --size and --tile out, or export with --dynamic.",
             )
         given = self._pixels(image) if self.interface.normalize else image.float()
-        parts = given.split(1) if size is not None else (given,)
+        parts = [given] if size is None else [given[index : index + 1] for index in range(len(given))]
         found = [answers(self.session, part) for part in parts]
         return [torch.cat(outputs).to(image.device) for outputs in zip(*found, strict=True)]
 

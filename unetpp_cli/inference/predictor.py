@@ -32,7 +32,7 @@ from unetpp_cli.inference.logits import (
     to_bytes,
 )
 from unetpp_cli.inference.passes import Passes, Window
-from unetpp_cli.inference.segmentation import ImageLike, Segmentation, pixels_of
+from unetpp_cli.inference.segmentation import ImageLike, Images, Segmentation, pixels_of
 from unetpp_cli.inference.tiles import Tiling, automatic_tiling, check_tiling
 from unetpp_cli.memory import memory_left
 from unetpp_cli.network.built_in import BUILT_IN, CAMVID11
@@ -153,8 +153,8 @@ class Predictor:
     @overload
     def __call__(self, images: ImageLike) -> Segmentation: ...
     @overload
-    def __call__(self, images: Sequence[ImageLike]) -> list[Segmentation]: ...
-    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Segmentation | list[Segmentation]:
+    def __call__(self, images: Images) -> list[Segmentation]: ...
+    def __call__(self, images: ImageLike | Images) -> Segmentation | list[Segmentation]:
         """Segments an image, or several: those of one size go through the network together.
 
         Args:
@@ -166,7 +166,7 @@ class Predictor:
             ValueError: an array of another shape or type.
         """
         if not isinstance(images, (list, tuple)):
-            return self([images])[0]  # type: ignore[list-item]
+            return self([images])[0]
         pixels = [pixels_of(image, self.channels) for image in images]
         found: dict[int, Bytes] = {}
         for numbers in self._batches(pixels):

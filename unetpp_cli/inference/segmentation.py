@@ -23,6 +23,9 @@ Bytes = npt.NDArray[np.uint8]
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | Bytes
 """A path, the bytes of a file, a Pillow image, or an (H, W, 3), (H, W, 4) or (H, W) uint8 array."""
 
+Images = list[ImageLike] | tuple[ImageLike, ...]
+"""Several of them, not necessarily of one size."""
+
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
