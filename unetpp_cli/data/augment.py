@@ -56,8 +56,9 @@ class Augmentation:
         )
         out = self.compose(image=image, mask=mask)
         image, mask = out["image"], out["mask"]
-        height, width = self.progression.size(*mask.shape, epoch)
-        if (height, width) != mask.shape:
+        high, wide = mask.shape
+        height, width = self.progression.size(high, wide, epoch)
+        if (height, width) != (high, wide):
             return resized(image, height, width, "BOX"), resized(mask, height, width, "NEAREST")
         return image, mask
 
