@@ -33,8 +33,8 @@ def eval_(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL...]",
-            help="Weights files or run folders, compared with the first one. Without any: the newest run, "
-            "else the built-in CamVid weights.",
+            help="Weights files or run folders, compared with the first one. Without any: $UNETPP_MODEL, "
+            "else the newest run (the demo's count with --data demo), else the built-in CamVid weights.",
         ),
     ] = None,
     data: DataOption = None,

@@ -10,6 +10,7 @@ from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import (
     LOOK,
     RUN,
+    WITHOUT_A_MODEL,
     OverlapOption,
     Precision,
     PrecisionOption,
@@ -98,8 +99,7 @@ def predict(
             "--model",
             "-m",
             metavar="FILE",
-            help="Weights file or run folder. Without it: $UNETPP_MODEL, else the newest run (the demo's "
-            "do not count), else the built-in CamVid weights (camvid11).",
+            help=WITHOUT_A_MODEL,
             rich_help_panel=RUN,
         ),
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import OverwriteOption
+from unetpp_cli.cli.options import WITHOUT_A_MODEL, OverwriteOption
 from unetpp_cli.help import Command
 
 
@@ -18,7 +18,7 @@ def info(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
-            help="Weights file or run folder. Without it: the newest run, else the built-in CamVid weights.",
+            help=WITHOUT_A_MODEL,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
