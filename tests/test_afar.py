@@ -78,7 +78,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(rest)
 
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             site.asked.append((self.path, "HEAD"))
             data = site.files.get(self.path)
             if data is None:

@@ -123,7 +123,9 @@ class TrainConfig:
     clip: float = _key(0.0, "Largest norm of the gradient; 0 = no clipping.", low=0)
     ema: float = _key(0.0, "Decay of the averaged weights (0.998, say); 0 = off.", low=0, high=0.99999)
     drop_last: bool = _key(True, "Leave out the last, smaller batch of an epoch.")
-    patience: int = _key(0, "Stop after so many epochs without a better val mIoU; 0 = never.", low=0)
+    patience: int = _key(
+        0, "Stop after so many epochs at full size without a better val mIoU; 0 = never.", low=0
+    )
     init_from: str = _key("", "Weights file or run folder to start from; what fits is taken over.", run=True)
     # How it runs
     seed: int = _key(17, "Seed of weights, sample order and augmentation.", low=0)
@@ -279,6 +281,8 @@ def _checked(origin: str, key: str, value: Any) -> Any:
             return AUTO_BATCH
         return as_number(name, value, wanted, metadata["low"], metadata["high"])
     if wanted is str:
+        if key == "hold_out" and isinstance(value, (int, float)):
+            raise UserError(f"{name} is the number {value}.", "Put the name into quotes: '0016'.")
         text = as_text(value)
         if key == "hold_out":
             text = read_names(text)

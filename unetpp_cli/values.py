@@ -60,20 +60,25 @@ def numbers(text: str) -> list[float] | None:
 def read_names(text: str) -> str:
     """`@FILE` as the names in that file, one a line, with commas between them; other text as it is.
 
+    Comments (`#`), folders and the suffixes of pictures are left out: `ls > FILE` makes such a file.
+
     Raises:
-        UserError: the file cannot be read, or is empty.
+        UserError: the file cannot be read, or names nothing.
     """
     if not text.startswith("@"):
         return text
+    path = Path(text[1:])
     try:
-        lines = Path(text[1:]).read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UserError(
-            f"Cannot read the list {text[1:]}: {error}.", "Write @FILE, one name a line."
+            f"--hold-out {text}: cannot read the list {path}: {reason}.", "Write one name a line."
         ) from error
-    if not (names := [line.strip() for line in lines if line.strip()]):
-        raise UserError(f"The list {text[1:]} is empty.", "Write one name a line.")
-    return ",".join(names)
+    names = [line.strip().replace("\\", "/").rpartition("/")[2] for line in lines if not line.startswith("#")]
+    if not any(names):
+        raise UserError(f"--hold-out {text}: the list {path} names nothing.", "Write one name a line.")
+    return ",".join(re.sub(r"\.(png|jpe?g|tiff?|bmp|webp)$", "", name, flags=re.I) for name in names if name)
 
 
 def seconds(text: str) -> float:

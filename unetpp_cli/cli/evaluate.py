@@ -35,8 +35,8 @@ def eval_(
         typer.Argument(
             metavar="[MODEL...]",
             autocompletion=completion.models,
-            help="Weights files or run folders, compared with the first one. Without any: the newest run, "
-            "else the built-in CamVid weights.",
+            help="Weights files or run folders, compared with the first one. Without any: $UNETPP_MODEL, "
+            "else the newest run (the demo's count with --data demo), else the built-in CamVid weights.",
         ),
     ] = None,
     data: DataOption = None,

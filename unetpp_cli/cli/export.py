@@ -9,7 +9,7 @@ import typer
 
 from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import DATA, HoldOutOption, OverwriteOption, Split, SplitByOption
+from unetpp_cli.cli.options import DATA, WITHOUT_A_MODEL, HoldOutOption, OverwriteOption, Split, SplitByOption
 from unetpp_cli.help import Command
 
 FORM, QUANTISED = "Form", "8 bits"
@@ -22,7 +22,7 @@ def export(
         typer.Argument(
             metavar="[MODEL]",
             autocompletion=completion.models,
-            help="Weights file or run folder. Without it: the newest run, else the built-in CamVid weights.",
+            help=WITHOUT_A_MODEL,
         ),
     ] = None,
     *,

@@ -13,6 +13,13 @@ from unetpp_cli.values import read_names
 RUN, NETWORK, DATA, LEARNING, LOOK = "Run", "Network", "Data", "Optimisation", "Output"
 
 
+WITHOUT_A_MODEL = (
+    "Weights file or run folder. Without it: $UNETPP_MODEL, else the newest run (the demo's do not count), "
+    "else the built-in CamVid weights (camvid11)."
+)
+"""What stands in the help of whatever takes one model."""
+
+
 class Precision(str, enum.Enum):
     """Arithmetic of the network."""
 
@@ -58,7 +65,7 @@ HoldOutOption = Annotated[
         metavar="NAME,...|@FILE",
         callback=lambda text: text and read_names(text),
         help="Sequences, beginnings of names or names that are val, whatever the data's own split says "
-        "(0001TP); @FILE lists them, one a line.",
+        "(0001TP); @FILE lists them, one a line. eval and prune follow the training: '' for nothing.",
         rich_help_panel=DATA,
     ),
 ]

@@ -11,6 +11,7 @@ from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import (
     LOOK,
     RUN,
+    WITHOUT_A_MODEL,
     OverlapOption,
     Precision,
     PrecisionOption,
@@ -114,8 +115,7 @@ def predict(
             "-m",
             metavar="FILE",
             autocompletion=completion.models,
-            help="Weights file or run folder. Without it: $UNETPP_MODEL, else the newest run (the demo's "
-            "do not count), else the built-in CamVid weights (camvid11).",
+            help=WITHOUT_A_MODEL,
             rich_help_panel=RUN,
         ),
     ] = None,

@@ -12,6 +12,7 @@ from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import (
     DATA,
     LOOK,
+    WITHOUT_A_MODEL,
     DataOption,
     GpusOption,
     HoldOutOption,
@@ -35,7 +36,7 @@ def prune(
         typer.Argument(
             metavar="[MODEL]",
             autocompletion=completion.models,
-            help="Weights file or run folder. Without it: the newest run, else the built-in CamVid weights.",
+            help=WITHOUT_A_MODEL,
         ),
     ] = None,
     depth: Annotated[
@@ -84,7 +85,7 @@ def prune(
             "-o",
             "--output",
             metavar="FILE",
-            help="Without it: MODEL-L<depth>[-half].safetensors beside it.",
+            help="Without it: MODEL-L<depth>[-half].safetensors beside it (of built-in weights: here).",
             rich_help_panel=LOOK,
         ),
     ] = None,

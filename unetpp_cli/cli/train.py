@@ -269,7 +269,8 @@ def train(
         request = _resumption(folder, recipe, layers)
     else:
         request = _beginning(named, layers)
-    outcome = run_training(replace(request, preview=preview))
+    take_over = resume == "auto" and folder is None
+    outcome = run_training(replace(request, preview=preview, take_over=take_over))
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
 

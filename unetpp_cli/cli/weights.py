@@ -9,7 +9,7 @@ import typer
 
 from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import OverwriteOption
+from unetpp_cli.cli.options import WITHOUT_A_MODEL, OverwriteOption
 from unetpp_cli.errors import UserError
 from unetpp_cli.help import Command
 
@@ -21,7 +21,7 @@ def info(
         typer.Argument(
             metavar="[MODEL]",
             autocompletion=completion.models,
-            help="Weights file or run folder. Without it: the newest run, else the built-in CamVid weights.",
+            help=WITHOUT_A_MODEL,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,

@@ -33,11 +33,10 @@ from unetpp_cli.values import DEMO
 
 __all__ = ["Dataset", "Pair", "inspect_dataset", "open_dataset"]
 
-_TERMS = {
-    "camvid": "non-commercial research only; cite Brostow et al., ECCV 2008 and Pattern Recognition Letters "
-    "30(2), 2009",
-}
-"""What the owners of known data ask of those who use it, and so what is made of it."""
+CAMVID_TERMS = (
+    "non-commercial research only; cite Brostow et al., ECCV 2008 and Pattern Recognition Letters 30(2), 2009"
+)
+"""What CamVid's owners ask of those who use it, and so what is made of it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class Dataset:
         void: what is never scored, in words.
         warnings: what the user should know, in sentences.
         encoding: how the masks store the classes.
+        hold_out: what is val by wish, as `open_dataset` was told; empty without one.
+        terms: what the owners of the data ask of those who use them, where that is known.
     """
 
     name: str
@@ -65,11 +66,8 @@ class Dataset:
     void: str
     warnings: tuple[str, ...]
     encoding: Encoding
-
-    @property
-    def terms(self) -> str:
-        """What the owners of the data ask of those who use them, where that is known."""
-        return _TERMS.get(self.name, "")
+    hold_out: str = ""
+    terms: str = ""
 
     def summary(self) -> str:
         """One line: `SegNet layout, 11 classes + void 11, 367 train / 101 val`."""
@@ -232,6 +230,8 @@ def inspect_dataset(
         void=_void_after(meaning, target, conversion.mapping),
         warnings=tuple(findings.warnings),
         encoding=meaning.encoding.mapped(conversion.mapping),
+        hold_out=hold_out or "",
+        terms=CAMVID_TERMS if camvid else "",
     )
 
 

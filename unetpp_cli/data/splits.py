@@ -123,12 +123,13 @@ def choose_splits(
             splits, words = {"train": tuple(every)}, ""
         else:
             splits, words = _random(every, seed, findings), _random_words(seed)
-    _warn_of_overlap(splits, findings)
-    if camvid and words in {own, "its own lists"}:
-        _warn_of_other_split(splits, findings)
+    followed = words in {own, "its own lists"}
     if hold_out:
         splits, kept = _held_out(splits, hold_out)
         words = ", ".join(filter(None, [words, kept]))
+    _warn_of_overlap(splits, findings)
+    if camvid and followed:
+        _warn_of_other_split(splits, findings)
     return {name: splits[name] for name in SPLIT_ORDER if splits.get(name)}, words
 
 
@@ -152,19 +153,22 @@ def _held_out(splits: Splits, hold_out: str) -> tuple[dict[str, tuple[Pair, ...]
     it never saw is the fairer yardstick. The rest of val is no training data either: a model is comparable
     with those of the data's own split only if it saw nothing that they did not see.
     """
-    every = [pair for name in ("train", "val") for pair in splits.get(name, ())]
+    every = list(dict.fromkeys(pair for name in ("train", "val") for pair in splits.get(name, ())))
     parts = [part.strip() for part in hold_out.split(",") if part.strip()]
+    if not parts:
+        raise UserError("--hold-out names nothing.", "Write --hold-out 0001TP, or leave it out.")
     chosen: set[Pair] = set()
     for part in parts:
         # `seq1` is a sequence of its own where there is one, and else begins `seq10` and `seq11`
         named = [pair for pair in every if part in (pair.stem, posixpath.basename(pair.stem))]
-        whole = [pair for pair in every if sequence(pair.stem) == part]
+        whole = [pair for pair in every if part in _sequences(pair.stem)]
         begun = [pair for pair in every if pair.stem.startswith(part)]
         begun += [pair for pair in every if posixpath.basename(pair.stem).startswith(part)]
         if not (some := named or whole or begun):
+            there = sorted({_sequences(pair.stem)[0] for pair in every} - {""})
             raise UserError(
                 f"--hold-out {part}: no training or val image is called or begins like that.",
-                f"There are the sequences {listed(sorted({sequence(pair.stem) for pair in every}))}.",
+                f"There are the sequences {listed(there)}." if there else "",
             )
         chosen.update(some)
     train = tuple(pair for pair in splits.get("train", ()) if pair not in chosen)
@@ -174,6 +178,12 @@ def _held_out(splits: Splits, hold_out: str) -> tuple[dict[str, tuple[Pair, ...]
     rest = f" (the data's own val, {counted(aside, 'image')}, is set aside)" if aside else ""
     val = tuple(pair for pair in every if pair in chosen)
     return {**splits, "train": train, "val": val}, f"{listed(parts)} held out as val{rest}"
+
+
+def _sequences(stem: str) -> tuple[str, ...]:
+    """What a frame's sequence may be called: by its name, or by the folder that it lies in."""
+    folder = posixpath.dirname(stem)
+    return tuple(name for name in (sequence(stem), folder, posixpath.basename(folder)) if name) or ("",)
 
 
 def _by_lists(

@@ -62,8 +62,10 @@ class Bench:
             )
         ready = replace(self, data=data, split=split)
         console.say(f"Data: {data.name}: {data.summary()}")
+        held = f" ({data.split_by})" if data.hold_out else ""
         console.say(
-            f"Split: {split}, {len(ready.pairs)} images, on {device_name(self.device)} in {self.precision}"
+            f"Split: {split}, {len(ready.pairs)} images{held}, on {device_name(self.device)} in "
+            f"{self.precision}"
         )
         for text in data.warnings:
             console.warn(text)

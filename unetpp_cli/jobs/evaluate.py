@@ -90,7 +90,8 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         for candidate in candidates:
             console.say(f"{candidate.kind}: {candidate.place}{why}")
         console.say(f"Data: {data.name}: {data.summary()}")
-        console.say(f"Split: {split}, {len(pairs)} images{_in_words(way) if models else ''}")
+        held = f" ({data.split_by})" if data.hold_out else ""
+        console.say(f"Split: {split}, {len(pairs)} images{held}{_in_words(way) if models else ''}")
     for text in data.warnings:
         console.warn(text)
 

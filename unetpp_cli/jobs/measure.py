@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -92,7 +94,11 @@ def block_of(data: Dataset, wish: int | None = None) -> int:
 def open_data_of(model: Model, where: str | None, split_by: str | None, hold_out: str | None) -> Dataset:
     """The data at `where`, or without it those of the model's run, in the model's classes.
 
-    Unless `split_by` or `hold_out` says otherwise, a run's own data are split as the run split them.
+    Unless `split_by` says otherwise, a run's own data are split as the run split them. What the training held
+    out is held out here, too, wherever there are images of these names: they are what the model never saw.
+
+    Args:
+        hold_out: empty for nothing; None for what the training held out.
 
     Raises:
         UserError: there are no data, or their classes do not fit.
@@ -100,16 +106,27 @@ def open_data_of(model: Model, where: str | None, split_by: str | None, hold_out
     own = data_of_run(model.path)
     where = where or own
     if not where:
-        raise UserError(f"--data is missing: what should {model.path} be scored on?", "Add --data ./camvid.")
+        raise UserError(
+            f"--data is missing: what should {model.path} be scored on?",
+            "Add --data ./camvid, or --data demo for a run on the demo.",
+        )
     recipe = model.header.recipe
-    if where == own and split_by is None and hold_out is None:
-        split_by, hold_out = (str(recipe.get(key) or "") or None for key in ("split_by", "hold_out"))
+    if split_by is None and own and Path(own).resolve() == Path(where).resolve():
+        split_by = str(recipe.get("split_by") or "") or None
+    remembered = "" if split_by == "random" else str(recipe.get("hold_out") or "")
+    if hold_out is None and remembered:
+        with contextlib.suppress(UserError):  # other data than the model's
+            return _opened(model, where, split_by, remembered)
+    return _opened(model, where, split_by, hold_out)
+
+
+def _opened(model: Model, where: str, split_by: str | None, hold_out: str | None) -> Dataset:
     return open_dataset(
         local(where),
         classes=model.header.classes,
         split_by=split_by,
         hold_out=hold_out,
-        seed=int(recipe.get("seed", 0)),  # of a random split
+        seed=int(model.header.recipe.get("seed", 0)),  # of a random split
     )
 
 

@@ -37,6 +37,8 @@ def say_resumed(
     here = Environment.here(trainer.device, trainer.precision, trainer.world.size)
     if differing := here.differences(state.environment):
         console.warn(f"Not bit for bit what it would have been: {'; '.join(differing)}.")
+    if state.teacher != (trainer.teacher.hash if trainer.teacher else ""):
+        console.warn("The teacher is not the one that the run began with.")
     if fingerprint != state.data:
         console.warn("The data are not those that the run began with (their fingerprints differ).")
 

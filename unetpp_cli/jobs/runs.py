@@ -21,8 +21,11 @@ MODEL_VARIABLE = "UNETPP_MODEL"
 ADDRESSES = ("https://", "http://", "hf://")
 
 
-def new_run(out: str, name: str) -> Path:
+def new_run(out: str, name: str, *, take_over: bool = False) -> Path:
     """Makes the folder of a new run: `out`, or runs/NAME, runs/NAME-2, ... whichever is free.
+
+    Args:
+        take_over: `out` may hold what a run leaves that was killed before its first state.
 
     Raises:
         UserError: `out` exists and is not empty, or cannot be made.
@@ -31,7 +34,7 @@ def new_run(out: str, name: str) -> Path:
     try:
         if out:
             folder = Path(out)
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if folder.exists() and not (folder.is_dir() and _is_free(folder, take_over)):
                 raise UserError(
                     f"--out {folder} exists already; a run never overwrites another.",
                     "Name a new folder, or leave --out away to have one chosen.",
@@ -50,6 +53,15 @@ def new_run(out: str, name: str) -> Path:
             f"Cannot make the run folder {folder}: {error.strerror}.", "Choose another place with --out."
         ) from error
     raise UserError(f"There are too many runs called {slug} under {RUNS}.", "Name one with --out.")
+
+
+_BEFORE_TRAINING = {".lock", ".launch", "config.yaml", "run.json", "classes.png", "augment.png"}
+"""What a run writes before its first step, all of it made anew by the next start."""
+
+
+def _is_free(folder: Path, take_over: bool) -> bool:
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".partial-")}
+    return names <= _BEFORE_TRAINING if take_over else not names
 
 
 def run_weights(folder: Path) -> Path | None:
@@ -92,7 +104,7 @@ def find_model(named: str | None, data: str | None = None) -> tuple[Path, str]:
     ]
     if found:
         return max(found)[1], "the newest run"
-    return CAMVID11, "the built-in CamVid weights"
+    return _built_in(CAMVID11), "the built-in CamVid weights"
 
 
 def _from_afar(address: str) -> Path:
@@ -114,9 +126,18 @@ def _named(path: str, shown: str) -> Path:
             raise UserError(f"{shown}: this folder has no weights/best.safetensors.", "Name a weights file.")
         return weights
     if not file.exists() and path in BUILT_IN:
-        return BUILT_IN[path]
+        return _built_in(BUILT_IN[path])
     if not file.exists():
         raise UserError(f"{shown}: there is no such weights file.", "Check the path; runs lie under ./runs.")
+    return file
+
+
+def _built_in(file: Path) -> Path:
+    if not file.is_file():
+        raise UserError(
+            f"No model was named, and the built-in weights are missing ({file}).",
+            f"Name a weights file or set ${MODEL_VARIABLE}; install anew to have them back.",
+        )
     return file
 
 

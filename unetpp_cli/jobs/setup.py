@@ -224,12 +224,13 @@ def find_batch_size(trainer: Trainer, decoded: Decoded, augmentation: Augmentati
             width,
             trainer.device,
             trainer.precision,
+            trainer.teacher,
         )
 
     return largest_batch(attempt, limit, trainer.device, reserve=reserve)
 
 
-def estimate(trainer: Trainer, batch: Batch, batches: int) -> float:
+def estimate(trainer: Trainer, batch: Batch, batches: int, progression: Progression) -> float:
     """Seconds that the whole training will take, from two steps on a copy that is thrown away.
 
     Args:
@@ -237,10 +238,9 @@ def estimate(trainer: Trainer, batch: Batch, batches: int) -> float:
         batches: in an epoch.
     """
     epochs = trainer.config.epochs
-    share = Progression.parse(trainer.config.progressive, epochs).cost(epochs)
     trial = throwaway(trainer)
     train_epoch(trial, [batch], EpochSums.empty(trial.world))
     start = time.perf_counter()
     train_epoch(trial, [batch], EpochSums.empty(trial.world))
     # Validation and writing come on top; a quarter is what they take on CamVid and on the demo.
-    return 1.25 * (time.perf_counter() - start) * batches * epochs * share
+    return 1.25 * (time.perf_counter() - start) * batches * epochs * progression.cost(epochs)

@@ -8,10 +8,9 @@ import io
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -151,6 +150,7 @@ def _train(request: Request, world: World) -> Outcome:
     progression = Progression.parse(config.progressive, config.epochs)
     augmentation = Augmentation(config.augment, config.seed, progression)
     data = _open(config)
+    teacher = _teacher(config, data, world)
     with contextlib.ExitStack() as stack:
         path, state = world.from_main(lambda: _resumed(request, stack))
         decoded = stack.enter_context(setup.DecodedSplits(data, config, world))
@@ -159,13 +159,13 @@ def _train(request: Request, world: World) -> Outcome:
             console.say(f"Augmented samples: {request.preview}")
             return Outcome(request.preview)
         network = setup.build_network(config, len(data.classes), world)
+        inherited = state.terms if state else teacher.terms if teacher else ""
         if config.init_from and state is None:
-            _start_from(config.init_from, network, data)
+            inherited = _start_from(config.init_from, network, data) or inherited
         pixels = state.pixels if state is not None else None
         if pixels is None:
             pixels = world.from_main(lambda: setup.count_pixels(decoded.train, data.classes))
         loss = setup.build_criterion(config, data.classes, pixels, world)
-        teacher, origin = _teacher(config, data, world)
         trainer = setup.build_trainer(
             config,
             network,
@@ -182,12 +182,15 @@ def _train(request: Request, world: World) -> Outcome:
         trainer.steps_per_epoch = setup.steps_per_epoch(config, batches)
 
         fingerprint = world.from_main(data.fingerprint)
-        header = _header(config, trainer.network, data, fingerprint, origin)
+        header = _header(config, trainer.network, data, fingerprint, inherited)
+        if teacher is not None:
+            header = dataclasses.replace(header, origin={"teacher": teacher.hash})
         console.say(describe(config, trainer.network, device_name(device), precision, world))
         loader = training_loader(decoded.train, augmentation, batches, config, world)
         if request.note and world.size == 1:
             batch = setup.trial_batch(decoded.train, augmentation, config.batch_size)
-            console.say(f"{request.note} About {minutes(setup.estimate(trainer, batch, batches.per_epoch))}.")
+            took = setup.estimate(trainer, batch, batches.per_epoch, progression)
+            console.say(f"{request.note} About {minutes(took)}.")
 
         run = TrainingRun(
             trainer=trainer,
@@ -198,6 +201,7 @@ def _train(request: Request, world: World) -> Outcome:
             classes=data.classes,
             pixels=pixels,
             data=fingerprint,
+            terms=inherited,
             folder=None,
             deadline=began + world.from_main(lambda: _time_left(config, path)),
         )
@@ -282,7 +286,8 @@ def _resumed(request: Request, stack: contextlib.ExitStack) -> tuple[Path | None
 
 def _new_run(request: Request, data: Dataset, stack: contextlib.ExitStack) -> Path:
     """The folder of a new run, held until `stack` ends."""
-    path = new_run(request.config.out, f"{data.name}-{request.recipe}")
+    name = f"{data.name}-{request.recipe}"
+    path = new_run(request.config.out, name, take_over=request.take_over)
     _hold(path, stack)
     return path
 
@@ -304,18 +309,24 @@ def _time_left(config: TrainConfig, path: Path | None) -> float:
     return limit
 
 
-def _start_from(source: str, network: UNetPlusPlus, data: Dataset) -> None:
+def _start_from(source: str, network: UNetPlusPlus, data: Dataset) -> str:
+    """Takes over what fits of the weights at `source`; returns the terms that come with them."""
     path, _ = find_model(source)
-    for line in transfer(network, load_model(path), data.classes).lines():
+    model = load_model(path)
+    for line in transfer(network, model, data.classes).lines():
         console.say(line)
+    return str(model.header.data.get("terms", ""))
 
 
-def _teacher(config: TrainConfig, data: Dataset, world: World) -> tuple[Teacher | None, dict[str, Any]]:
-    """The network to learn from, if there is one, and what the weights file says of it."""
+def _teacher(config: TrainConfig, data: Dataset, world: World) -> Teacher | None:
+    """The network to learn from, if there is one."""
     if not config.teacher:
-        return None, {}
-    model = load_model(find_model(config.teacher)[0])
-    return Teacher.of(model, data.classes, config.channels, world.device), {"teacher": model.hash}
+        return None
+    try:
+        model = load_model(find_model(config.teacher)[0])
+    except UserError as error:
+        raise UserError(f"--teacher {config.teacher}: {error.problem}", error.cure) from error
+    return Teacher.of(model, data.classes, config.channels, world.device)
 
 
 def _with_batch_size(
@@ -335,8 +346,14 @@ def _header(
     network: UNetPlusPlus,
     data: Dataset,
     fingerprint: str,
-    origin: Mapping[str, Any],
+    inherited: str,
 ) -> Header:
+    """What the weights file says.
+
+    Args:
+        inherited: terms of weights that the training began with or learnt from.
+    """
+    terms = data.terms or inherited
     return Header(
         architecture=architecture_of(network),
         classes=data.classes,
@@ -349,9 +366,8 @@ def _header(
             "split_by": data.split_by,
             **{name: len(pairs) for name, pairs in data.splits.items()},
             "fingerprint": fingerprint,
-            **({"terms": data.terms} if data.terms else {}),
+            **({"terms": terms} if terms else {}),
         },
-        origin=origin,
     )
 
 

@@ -207,9 +207,10 @@ def train_step(trainer: Trainer, group: Sequence[Batch], lr: float) -> tuple[flo
         image = normalize(batch.images, config.mean, config.std, device)
         is_last = number == len(group)
         with _local_gradients(trainer.heads, not is_last):
+            # First, while the activations that the backward pass needs are not there yet.
+            taught = trainer.teacher(batch.images, trainer.precision) if trainer.teacher else None
             with autocast(device, trainer.precision):
                 logits = trainer.heads(image)
-            taught = trainer.teacher(batch.images, trainer.precision) if trainer.teacher else None
             part, heads = criterion(logits, target, norm, 1 / (len(group) * world.size), taught)
             parts.append(torch.cat([part.detach()[None], heads]))
             with torch.no_grad():

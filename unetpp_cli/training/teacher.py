@@ -21,12 +21,16 @@ class Teacher:
 
     Attributes:
         mean, std: what the network's input is normalised with.
+        hash: of its weights file.
+        terms: that go with it, and so with what learns from it.
     """
 
     network: UNetPlusPlus
     mean: tuple[float, ...]
     std: tuple[float, ...]
     device: torch.device
+    hash: str = ""
+    terms: str = ""
 
     @staticmethod
     def of(model: Model, classes: ClassSet, channels: int, device: torch.device) -> Teacher:
@@ -51,7 +55,8 @@ class Teacher:
                 f"Add --set channels={model.network.in_channels}, or take another teacher.",
             )
         network = place(model.network.eval().requires_grad_(False), device)
-        return Teacher(network, header.mean, header.std, device)
+        terms = str(header.data.get("terms", ""))
+        return Teacher(network, header.mean, header.std, device, model.hash, terms)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, precision: str) -> Tensor:
