@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,9 @@ from conftest import unetpp
 from PIL import Image
 
 from unetpp_cli.data.classes import CAMVID11
-from unetpp_cli.errors import UserError
-from unetpp_cli.export.check import check
-from unetpp_cli.export.graph import Exported, example
 from unetpp_cli.export.interface import Interface
 from unetpp_cli.export.metadata import read_metadata
+from unetpp_cli.jobs.export import loss_sentence
 from unetpp_cli.masks import read_mask
 from unetpp_cli.network.weights import load_model, save_model
 
@@ -55,12 +51,6 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Blobs of colour, (H, W, 3) uint8."""
     small = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def answers(whole: Exported) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-    """What torch says, as the check asks a file."""
-    with torch.inference_mode():
-        return lambda image: [whole(image).detach()]
 
 
 def normalised(pixels: np.ndarray, path: Path) -> np.ndarray:
@@ -161,26 +151,6 @@ def test_eval_scores_it_like_weights(run: Path, camvid: Path) -> None:
         assert mine[depth]["parameters"] == row["parameters"]
 
 
-def test_torch_alone_loads_the_program(weights: Path) -> None:
-    exported(weights, "-o", "m.pt2", "--all-depths", "--dynamic")
-    image = torch.randn(2, 3, 33, 47)
-    with torch.inference_mode():
-        expected = load_model(weights).network.heads(image)
-    torch.save((image, expected), "io.pt")
-    program = (
-        "import torch, sys, json\n"
-        "files = {'classes': ''}\n"
-        "module = torch.export.load('m.pt2', extra_files=files).module()\n"
-        "image, expected = torch.load('io.pt')\n"
-        "found = module(image)\n"
-        "assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, expected, strict=True))\n"
-        "assert json.loads(files['classes'])[0] == 'Sky'\n"
-        "assert 'unetpp_cli' not in sys.modules\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_8_bits_are_measured_beside_the_rest(run: Path, camvid: Path) -> None:
     model = run / "weights/best.safetensors"
     exported(model, "-o", "whole.onnx", "--size", "64x48")
@@ -196,30 +166,6 @@ def test_8_bits_are_measured_beside_the_rest(run: Path, camvid: Path) -> None:
     (one,), (other,) = (asked(name, normalised(image, model)) for name in ("whole.onnx", "small.onnx"))
     assert not np.array_equal(one, other)
     assert np.mean(one.argmax(1) == other.argmax(1)) > 0.8
-
-
-def test_a_network_that_answers_otherwise_is_not_written(weights: Path) -> None:
-    model = load_model(weights)
-    whole = Exported(model.network, model.header, Interface((2,))).eval()
-    found = check(whole, answers(whole))
-    assert found.difference == 0
-    assert found.pixels == 0
-    for wrong in (1.0, float("nan")):
-        with pytest.raises(UserError, match="nothing was written"):
-            check(whole, lambda image, by=wrong: [answers(whole)(image)[0] + by])  # type: ignore[misc]
-    masks = Exported(model.network, model.header, Interface((2,), argmax=True)).eval()
-    assert check(masks, answers(masks)).pixels == 0
-    with pytest.raises(UserError, match="nothing was written"):
-        check(masks, lambda image: [(answers(masks)(image)[0] + 1) % 11])
-
-
-def test_examples_of_inputs_have_their_type_and_several_classes(weights: Path) -> None:
-    model = load_model(weights)
-    for normalize, dtype in ((False, torch.float32), (True, torch.uint8)):
-        whole = Exported(model.network, model.header, Interface((2,), normalize=normalize)).eval()
-        image = example(whole.interface, 3, 40, 56)
-        assert image.dtype == dtype
-        assert len(answers(whole)(image)[0].argmax(1).unique()) > 2
 
 
 REFUSED = [
@@ -243,6 +189,51 @@ def test_refusals(args: list[str], named: str, weights: Path) -> None:
     assert named in result.output
     assert Path("there.onnx").read_bytes() == b"mine"
     assert {path.name for path in Path().iterdir()} == {"there.onnx"}
+
+
+def test_what_differs_from_torch_leaves_the_old_file(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("m.onnx").write_bytes(b"mine")
+    monkeypatch.setattr(
+        "unetpp_cli.export.onnx_file.answers",
+        lambda session, image: [image.new_zeros(len(image), 11, *image.shape[2:])],
+    )
+    result = unetpp("export", weights, "-o", "m.onnx", "--dynamic", "--overwrite")
+    assert result.exit_code == 2
+    assert "nothing was written" in result.output
+    assert Path("m.onnx").read_bytes() == b"mine"
+    assert [path.name for path in Path().iterdir()] == ["m.onnx"]
+
+
+def test_what_8_bits_lose_is_said() -> None:
+    assert loss_sentence(0.5, 0.5, 0.4901) == ""
+    assert loss_sentence(0.5, 0.5, 0.51) == ""
+    assert loss_sentence(0.5, 0.499, 0.47) == (
+        "In 8 bits it loses 3.0 points of mIoU; the fp32 file loses 0.1."
+    )
+
+
+def test_one_size_means_one_size(weights: Path, camvid: Path) -> None:
+    exported(weights, "-o", "fixed.onnx", "--size", "64x36")  # no multiple of what the network pads to
+    image = next((camvid / "test").iterdir())
+    assert unetpp("predict", image, "-o", "m.png", "-m", "fixed.onnx").exit_code == 0
+    for option in (["--tta", "flip"], ["--tile", "512"]):
+        for command in (
+            ["predict", image, "-o", "n.png", "-m"],
+            ["eval", "--data", camvid, "--split", "val"],
+        ):
+            result = unetpp(*command, "fixed.onnx", *option)
+            assert result.exit_code == 2, result.output
+            assert f"{option[0]}: fixed.onnx takes 64x36 pixels only" in result.output
+
+
+def test_an_exported_network_has_one_time_and_its_own_arithmetic(run: Path, camvid: Path) -> None:
+    exported(run / "weights/best.safetensors", "-o", "m.onnx", "--all-depths", "--dynamic")
+    result = unetpp("eval", "m.onnx", "--data", camvid, "--split", "val", "--json", "--precision", "auto")
+    depths = json.loads(result.stdout)["depths"]
+    assert depths["1"]["ms"] is None
+    assert depths["2"]["ms"] > 0
+    result = unetpp("eval", "m.onnx", "--data", camvid, "--split", "val")
+    assert "by onnxruntime on CPU" in result.output
 
 
 def test_onnx_files_that_cannot_be_asked(weights: Path) -> None:

@@ -110,3 +110,27 @@ def test_refusals(args: list[str], named: str, tmp_path: Path) -> None:
     assert named in result.output
     assert {path: path.stat().st_mtime_ns for path in Path("from").rglob("*")} == before
     assert [path.name for path in Path().iterdir()] == ["from"]
+
+
+def test_no_image_is_written_over_another(tmp_path: Path) -> None:
+    files, _ = layouts.plain()
+    for folder, suffix in (("images", "jpg"), ("masks", "png")):
+        files[f"{folder}/x y.{suffix}"] = files[f"{folder}/a.{suffix}"]
+        files[f"{folder}/x_y.{suffix}"] = files[f"{folder}/b.{suffix}"]
+    files["train.txt"] = b"a\nb\nc\nx_y"
+    files = {
+        name: data for name, data in files.items() if not name.endswith(("train.txt", "val.txt", "test.txt"))
+    }
+    layouts.to_folder(files, tmp_path / "from")
+    result = unetpp("relabel", "from", "-o", "made")
+    assert result.exit_code == 2
+    assert "Several images would be called x_y" in result.output
+    assert [path.name for path in Path().iterdir()] == ["from"]
+
+
+def test_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:
+    layouts.to_folder(layouts.segnet()[0], tmp_path / "from")
+    Path("file").write_bytes(b"")
+    result = unetpp("relabel", "from", "-o", "file/made")
+    assert result.exit_code == 2
+    assert "Cannot write file/made" in result.output

@@ -68,6 +68,31 @@ def test_every_way_to_have_an_image_gives_the_same(predictor: Predictor, tmp_pat
     assert predictor([]) == []
 
 
+@pytest.mark.parametrize("mode", ["I;16", "P", "CMYK", "LA", "RGBA"])
+def test_a_pillow_image_is_read_as_its_file(mode: str, predictor: Predictor, tmp_path: Path) -> None:
+    if mode == "I;16":
+        grey = np.asarray(Image.fromarray(picture()).convert("L")).astype(np.uint16) * 257
+        image = Image.fromarray(grey)
+    else:
+        image = Image.fromarray(picture()).convert(mode)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path, **({"transparency": 3} if mode == "P" else {}))
+    by_path = predictor(path)
+    with Image.open(path) as opened:
+        by_image = predictor(opened)
+    assert np.array_equal(by_path.image, by_image.image)
+    assert np.array_equal(by_path.mask, by_image.mask)
+
+
+def test_a_buffer_may_be_filled_again(predictor: Predictor) -> None:
+    buffer = picture().copy()
+    found = predictor(buffer)
+    probabilities, overlay = predictor(buffer.copy()).probabilities, predictor(buffer.copy()).overlay()
+    buffer[:] = 0
+    assert np.array_equal(found.probabilities, probabilities)
+    assert np.array_equal(found.overlay(), overlay)
+
+
 def test_a_list_of_several_sizes_keeps_its_order(predictor: Predictor, weights: Path) -> None:
     images = [picture(seed, 40 + 8 * (seed % 3), 56) for seed in range(7)]
     alone = [predictor(image).mask for image in images]
@@ -111,7 +136,11 @@ def test_colours_overlays_shares_and_files(predictor: Predictor, tmp_path: Path)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "c.png")), found.color())
     with pytest.raises(ValueError, match="none of palette"):
         found.save(tmp_path / "x.png", "colour")
-    assert not (tmp_path / "x.png").exists()
+    with pytest.raises(ValueError, match="no options, such as legend"):
+        found.save(tmp_path / "x.png", legend=True)
+    with pytest.raises(UserError, match="masks are PNG"):
+        found.save(tmp_path / "x.jpg")
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_what_is_saved_is_what_predict_writes(predictor: Predictor, weights: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 from conftest import unetpp
 
-from unetpp_cli import Predictor, save_model
+from unetpp_cli import Predictor, load_model, save_model
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.errors import UserError
+from unetpp_cli.inference.predictor import Prediction
 from unetpp_cli.jobs.outputs import Look
-from unetpp_cli.jobs.video import Film, paint_film
+from unetpp_cli.jobs.video import Film, _even, _Frames, _Times, paint_film
 from unetpp_cli.masks import read_mask
 
 av = pytest.importorskip("av")
@@ -137,19 +139,99 @@ def test_other_containers(suffix: str, weights: Path) -> None:
     assert len(decoded(f"masks{suffix}")) == 3
 
 
-def test_odd_sides_become_even_by_a_row_more(weights: Path) -> None:
-    film("drive.mp4", frames=2)
-    painted("drive.mp4", "-o", "l.mp4", "-m", weights, "--legend")  # a legend is as wide as its words
-    height, width = decoded("l.mp4")[0].shape[:2]
-    assert height % 2 == width % 2 == 0
+def test_odd_sides_become_even_by_a_row_more() -> None:
+    for height, width in ((3, 4), (4, 5), (5, 7), (6, 8)):
+        picture = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+        even = _even(picture)
+        assert even.shape == (height + height % 2, width + width % 2, 3)
+        assert np.array_equal(even[:height, :width], picture)
+        assert np.array_equal(even[-1], even[height - 1])
 
 
-def test_a_damaged_film_is_painted_as_far_as_it_goes(weights: Path) -> None:
-    film("whole.ts", frames=60)
-    data = bytearray(Path("whole.ts").read_bytes())
-    Path("cut.mp4").write_bytes(data[:100])
-    assert "is no film that can be read" in painted("cut.mp4", "-o", "m.mp4", "-m", weights, code=2)
-    assert not Path("m.mp4").exists()
+def test_times_begin_at_nothing_and_rise() -> None:
+    class Stream:
+        average_rate, time_base = Fraction(25), Fraction(1, 100)
+
+    times = _Times(Stream())
+    assert [times.next(stamp) for stamp in (900, 904, None, 902, 920)] == [0, 4, 8, 12, 20]
+
+
+def test_a_film_that_begins_late_and_out_of_order(weights: Path) -> None:
+    """B-frames in an AVI come with stamps in disorder; a transport stream begins at 1.4 seconds or later."""
+    for name in ("b.avi", "late.ts"):
+        frames = film(name, frames=12)
+        painted(name, "-o", "m.mp4", "-m", weights)
+        shown = times("m.mp4")
+        assert len(shown) == len(frames)
+        assert shown[0] == 0
+        assert np.all(np.diff(shown) > 0)
+        assert shown[-1] == pytest.approx(11 / 25, abs=0.1)
+
+
+def test_a_damaged_film_is_painted_as_far_as_it_can_be(weights: Path) -> None:
+    film("whole.mkv", frames=100)
+    data = Path("whole.mkv").read_bytes()
+    Path("cut.mkv").write_bytes(data[: len(data) // 3])
+    said = painted("cut.mkv", "-o", "m.mp4", "-m", weights, code=1)
+    assert "cut.mkv is damaged: its last" in said
+    assert 5 < len(decoded("m.mp4")) < 60
+    Path("head.mp4").write_bytes(data[:100])
+    assert "is no film that can be read" in painted("head.mp4", "-o", "n.mp4", "-m", weights, code=2)
+    assert not Path("n.mp4").exists()
+
+
+def test_packets_that_cannot_be_decoded_are_left_out() -> None:
+    class Error(Exception):
+        pass
+
+    class Frame:
+        time, rotation = 0.1, -90
+
+        def to_ndarray(self, format: str) -> np.ndarray:  # noqa: A002
+            return np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+
+    class Packet:
+        def __init__(self, broken: bool) -> None:
+            self.broken = broken
+
+        def decode(self) -> list[Frame]:
+            if self.broken:
+                raise Error
+            return [Frame()]
+
+    class Container:
+        start_time, duration = 0, 120_000
+
+        def demux(self, stream: object) -> list[Packet]:
+            return [Packet(False), Packet(True), Packet(False)]
+
+    class Av:
+        time_base = 1_000_000
+        error = type("error", (), {"FFmpegError": Error})
+
+    frames = _Frames(Av, Container(), None)
+    pictures = [picture for picture, _ in frames]
+    assert [picture.shape for picture in pictures] == [(2, 1, 3)] * 2  # upright
+    assert frames.problem() == "1 packet could not be decoded"
+
+
+def test_memory_does_not_grow_with_the_film(weights: Path) -> None:
+    """Frames are let go: of 40 that went through, few are alive at any time."""
+    film("drive.mp4", frames=40)
+    predictor = Predictor.load(weights, precision="fp32")
+    alive: list[int] = []
+    seen: list[weakref.ref[np.ndarray]] = []
+
+    class Watching(Predictor):
+        def predict(self, images: list[np.ndarray], **options: object) -> list[Prediction]:  # type: ignore[override]
+            seen.extend(weakref.ref(image) for image in images)
+            alive.append(sum(one() is not None for one in seen))
+            return predictor.predict(images, **options)  # type: ignore[arg-type]
+
+    watching = Watching(load_model(weights))
+    assert paint_film(Film("drive.mp4", "m.mp4", Look(("color",))), watching, lambda: False) == 0
+    assert len(seen) == 40
+    assert max(alive) <= 3
 
 
 def test_an_interruption_leaves_no_half_film(weights: Path) -> None:
@@ -164,13 +246,19 @@ def test_an_interruption_leaves_no_half_film(weights: Path) -> None:
 
 
 REFUSED = [
+    (["drive.mp4", "-o", "m.avi"], "a film becomes a film"),
+    (["drive.mp4", "-o", "m.png"], "a film becomes a film"),
+    (["drive.mp4", "-o", "masks", "--overlay"], "which gets palette PNGs"),
+    (["drive.mp4", "-o", "masks", "--legend", "--format", "color"], "which gets palette PNGs"),
+    (["drive.mp4", "-o", "masks", "--skip-existing"], "--skip-existing: not for films"),
+    (["drive.mp4", "-o", "m.mp4", "--batch-size", "2"], "--batch-size: not for films"),
     (["none.mp4", "-o", "m.mp4"], "no file none.mp4"),
     (["text.mp4", "-o", "m.mp4"], "text.mp4 is no film"),
     (["drive.mp4", "b.png", "-o", "m.mp4"], "painted by itself"),
     (["drive.mp4", "-o", "drive.mp4"], "is the film itself"),
     (["drive.mp4", "-o", "m.mp4", "--format", "probs"], "a film shows one of"),
     (["drive.mp4", "-o", "m.mp4", "--format", "color,overlay"], "a film shows one of"),
-    (["drive.mp4", "-o", "m.mp4", "--confidence"], "--confidence is for images"),
+    (["drive.mp4", "-o", "m.mp4", "--confidence"], "--confidence: not for films"),
     (["b.png", "-o", "m.png", "--every", "2"], "--every is for films"),
 ]
 
@@ -183,6 +271,18 @@ def test_refusals(args: list[str], named: str, weights: Path) -> None:
     assert named in painted(*args, "-m", weights, code=2)
     assert Path("drive.mp4").read_bytes() == before
     assert {path.name for path in Path().iterdir()} == {"drive.mp4", "text.mp4"}
+
+
+def test_under_torchrun_a_film_is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film("drive.mp4", frames=2)
+    for name, value in {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "TORCHELASTIC_RUN_ID": "x",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert "Start it without torchrun" in painted("drive.mp4", "-o", "m.mp4", "-m", weights, code=2)
 
 
 def test_a_missing_package_is_named_with_the_cure(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,9 +40,9 @@ def predict(
             "--output",
             metavar="PATH",
             help="A .png file for one image, a film (.mp4) or a folder of masks for a film, else a folder, "
-            "in which the tree of the inputs is kept. Without "
-            "it: NAME_mask.png beside each image; for NAME.zip the folder NAME_masks. Where two images "
-            "differ in their suffix alone, NAME keeps it.",
+            "in which the tree of the inputs is kept. Without it: NAME_mask.png beside each image, "
+            "NAME_mask.mp4 beside a film; for NAME.zip the folder NAME_masks. Where two images differ in "
+            "their suffix alone, NAME keeps it.",
             rich_help_panel=LOOK,
         ),
     ] = None,
@@ -166,7 +166,9 @@ def predict(
         find . -name '*.jpg' -size -10M | unetpp predict - -o masks/
     """
     if overlay and formats not in ("palette", "overlay"):
-        raise UserError(f"--overlay and --format {formats} exclude each other.", "Write --format a,overlay.")
+        raise UserError(
+            f"--overlay and --format {formats} exclude each other.", f"Write --format {formats},overlay."
+        )
     from unetpp_cli.jobs.predict import PredictRequest
     from unetpp_cli.jobs.predict import predict as run
 

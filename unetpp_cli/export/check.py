@@ -14,6 +14,9 @@ from unetpp_cli.export.graph import Exported, example
 TOLERANCE = 1e-4
 """How far a logit may be from torch's, as a share of the largest logit: other kernels add in other orders."""
 
+VERSIONS = "Try other versions of onnx, onnxscript and onnxruntime, or of torch."
+"""The cure when the exporters are at odds."""
+
 _SIZES = ((96, 128), (75, 101), (24, 40))
 """Probes (height, width) where any size will do: whole multiples and odd ones."""
 
@@ -64,7 +67,7 @@ def check(
                 raise UserError(
                     f"The exported network differs from torch's by {away:.2g} (allowed: {allowed:g}); "
                     "nothing was written.",
-                    "Try other versions of onnx, onnxscript and onnxruntime, or of torch.",
+                    VERSIONS,
                 )
             worst = max(worst, away)
     return Check(worst, differing / total, tuple(shapes))

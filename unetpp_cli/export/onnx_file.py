@@ -12,7 +12,6 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,13 @@ import torch
 from torch import Tensor
 
 from unetpp_cli.errors import UserError
-from unetpp_cli.export.check import Check, check
+from unetpp_cli.export.check import VERSIONS, Check, check
 from unetpp_cli.export.graph import Exported, example
 from unetpp_cli.export.metadata import metadata
 from unetpp_cli.files import replacing
 from unetpp_cli.network.header import Header
+
+_CUDA = "CUDAExecutionProvider"
 
 OPSET = 18
 """Old enough for the runtimes that people have installed; the network needs nothing newer."""
@@ -65,13 +66,12 @@ def write_onnx(path: str | os.PathLike[str], exported: Exported, header: Header)
     return result
 
 
-def open_session(model: bytes | str | os.PathLike[str], device: str = "cpu", threads: int = 0) -> Any:
-    """An onnxruntime session.
+def open_session(model: bytes | str | os.PathLike[str], device: torch.device | None = None) -> Any:
+    """An onnxruntime session, with as many threads as torch uses.
 
     Args:
         model: the file or its bytes.
-        device: `cuda` takes the GPU where this build of onnxruntime can, and else the CPU.
-        threads: 0 for as many as torch uses.
+        device: a GPU is taken where this build of onnxruntime can, in fp32 without TF32; else the CPU.
 
     Raises:
         UserError: onnxruntime is missing, or cannot read the file.
@@ -80,17 +80,24 @@ def open_session(model: bytes | str | os.PathLike[str], device: str = "cpu", thr
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    there = onnxruntime.get_available_providers()
-    providers = [name for name in ("CUDAExecutionProvider",) if device == "cuda" and name in there]
+    providers: list[Any] = ["CPUExecutionProvider"]
+    wants_gpu = device is not None and device.type == "cuda"
+    if wants_gpu and _CUDA in onnxruntime.get_available_providers():
+        providers.insert(0, (_CUDA, {"device_id": str(device.index or 0), "use_tf32": "0"}))  # type: ignore[union-attr]
     source = model if isinstance(model, bytes) else os.fspath(model)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=[*providers, "CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=providers)
     except Exception as error:  # onnxruntime has a class of its own for each kind of damage
         name = "The exported model" if isinstance(model, bytes) else str(model)
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{name} cannot be read by onnxruntime: {reason}", "Export it anew.") from error
+
+
+def device_of(session: Any, wished: torch.device) -> torch.device:
+    """Where the session computes."""
+    return wished if session.get_providers()[0] == _CUDA else torch.device("cpu")
 
 
 def answers(session: Any, image: Tensor) -> list[Tensor]:
@@ -108,19 +115,23 @@ def _translated(exported: Exported) -> Any:
         axes = (0, 1, 2) if interface.normalize else (0, 2, 3)
         dynamic = {"image": dict(zip(axes, ("batch", "height", "width"), strict=True))}
     image = example(interface, channels, *size, batch=1 if interface.size else 2)
-    with _quiet():
-        program = torch.onnx.export(
-            exported,
-            (image,),
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=dynamic,
-            input_names=["image"],
-            output_names=list(interface.outputs),
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                exported,
+                (image,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic,
+                input_names=["image"],
+                output_names=list(interface.outputs),
+                verbose=False,
+            )
+    except Exception as error:  # of classes that differ from version to version
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"torch.onnx.export failed: {reason}", VERSIONS) from error
     if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
+        raise UserError("torch.onnx.export gave no program.", VERSIONS)
     return program.model_proto
 
 
@@ -138,13 +149,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def read_texts(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata of an ONNX file.
-
-    Raises:
-        UserError: a package is missing, or the file is none.
-    """
-    session = open_session(Path(path))
-    return dict(session.get_modelmeta().custom_metadata_map)

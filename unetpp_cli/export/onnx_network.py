@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unetpp_cli.errors import UserError
 from unetpp_cli.export.metadata import read_metadata
-from unetpp_cli.export.onnx_file import answers, open_session
+from unetpp_cli.export.onnx_file import answers, device_of, open_session
 from unetpp_cli.network.header import file_hash
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import Model, load_model
@@ -23,7 +23,11 @@ class OnnxNetwork(UNetPlusPlus):
 
     Args:
         path: a file that `unetpp export` wrote, with logits as outputs.
-        device: `cuda` takes the GPU where this build of onnxruntime can.
+        device: a GPU is taken where this build of onnxruntime can; else the CPU.
+
+    Attributes:
+        device: where it computes.
+        interface: what the file takes and gives.
 
     Raises:
         UserError: it is no such file, or onnxruntime is missing.
@@ -31,7 +35,8 @@ class OnnxNetwork(UNetPlusPlus):
 
     def __init__(self, path: Path, device: torch.device) -> None:
         nn.Module.__init__(self)
-        self.path, self.session = path, open_session(path, device.type)
+        self.path, self.session = path, open_session(path, device)
+        self.device = device_of(self.session, device)
         texts = dict(self.session.get_modelmeta().custom_metadata_map)
         self.header, self.interface = read_metadata(texts, str(path))
         if self.interface.argmax:
@@ -62,7 +67,7 @@ class OnnxNetwork(UNetPlusPlus):
             height, width = image.shape[-2:]
             raise UserError(
                 f"{self.path} takes {size[1]}x{size[0]} pixels only, not {width}x{height}.",
-                "Leave --size and --tile out, or export with --dynamic.",
+                f"Add --size {size[1]}x{size[0]}, or export with --dynamic.",
             )
         given = self._pixels(image) if self.interface.normalize else image.float()
         parts = [given] if size is None else [given[index : index + 1] for index in range(len(given))]

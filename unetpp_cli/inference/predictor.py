@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.devices import place, resolve_precision
+from unetpp_cli.devices import place, resolve_precision, set_arithmetic
 from unetpp_cli.errors import Stopped, UserError
-from unetpp_cli.export.onnx_network import open_model
+from unetpp_cli.export.onnx_network import OnnxNetwork, open_model
 from unetpp_cli.inference.logits import (
     disagreement,
     ensemble,
@@ -32,7 +32,7 @@ from unetpp_cli.inference.logits import (
     to_bytes,
 )
 from unetpp_cli.inference.passes import Passes, Window
-from unetpp_cli.inference.segmentation import ImageLike, Images, Segmentation, pixels_of
+from unetpp_cli.inference.segmentation import ImageLike, Images, Segmentation, as_pixels
 from unetpp_cli.inference.tiles import Tiling, automatic_tiling, check_tiling
 from unetpp_cli.memory import memory_left
 from unetpp_cli.network.built_in import BUILT_IN, CAMVID11
@@ -109,6 +109,10 @@ class Predictor:
     ) -> None:
         self.header, self.hash = model.header, model.hash
         self.device = torch.device(device)
+        if isinstance(model.network, OnnxNetwork):
+            self.device, precision = model.network.device, "fp32"  # or what the file computes in
+            tile_automatically = tile_automatically and model.network.interface.size is None
+            _refuse_views(model.network, tta, tiling)
         self.network = place(model.network.eval(), self.device)
         self.precision, self.use_ensemble, self.tta = precision, use_ensemble, tuple(tta)
         self.geometry = size or model.header.geometry
@@ -131,9 +135,13 @@ class Predictor:
     ) -> Predictor:
         """The predictor of a weights file, ready to be called.
 
+        Sets torch's process-wide switches for TF32 and for repeatable algorithms, as the command line does:
+        fp32 is exact on GPUs, too.
+
         Args:
             model: a weights file, or the name of built-in weights; the built-in CamVid weights by default.
-            device: `cpu`, `cuda`, `cuda:1`; by default the first GPU if there is one, else the CPU.
+            device: `cpu`, `cuda`, `cuda:1`; by default the first GPU if there is one, else the CPU. An ONNX
+                file is computed by onnxruntime: on the CPU, but for builds of it that know GPUs.
             precision: `fp32`, `bf16`, `fp16`, `tf32`; `auto` is bf16 where the hardware has it natively.
             options: of the class.
 
@@ -142,13 +150,13 @@ class Predictor:
         """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        place = torch.device(device)
+        where = torch.device(device)
         path = Path(model)
         if not path.exists():
             path = BUILT_IN.get(str(model), path)
-        loaded = open_model(path, place)
-        resolved = "fp32" if loaded.is_exported else resolve_precision(precision, place)
-        return cls(loaded, place, precision=resolved, **options)
+        resolved = resolve_precision(precision, where)
+        set_arithmetic(where, resolved, deterministic=False, training=False)
+        return cls(open_model(path, where), where, precision=resolved, **options)
 
     @overload
     def __call__(self, images: ImageLike) -> Segmentation: ...
@@ -167,7 +175,7 @@ class Predictor:
         """
         if not isinstance(images, (list, tuple)):
             return self([images])[0]
-        pixels = [pixels_of(image, self.channels) for image in images]
+        pixels = [as_pixels(image, self.channels) for image in images]
         found: dict[int, Bytes] = {}
         for numbers in self._batches(pixels):
             for number, prediction in zip(
@@ -386,6 +394,17 @@ class Predictor:
             )
             for index in range(len(images))
         ]
+
+
+def _refuse_views(network: OnnxNetwork, tta: Sequence[str], tiling: Tiling | None) -> None:
+    """Raises a UserError where an exported network of one size would have to look at others."""
+    wished = [option for option, wanted in (("--tta", tta), ("--tile", tiling)) if wanted]
+    if network.interface.size is not None and wished:
+        height, width = network.interface.size
+        raise UserError(
+            f"{' and '.join(wished)}: {network.path} takes {width}x{height} pixels only.",
+            "Leave it out, or export with --dynamic.",
+        )
 
 
 def check_depth(depth: int | None, heads: Sequence[int]) -> int:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from unetpp_cli import masks
 from unetpp_cli.data.classes import ClassSet
-from unetpp_cli.data.images import decode_image, turned
+from unetpp_cli.data.images import decode_image, pixels_of
+from unetpp_cli.errors import UserError
 from unetpp_cli.legend import with_legend
 
 Bytes = npt.NDArray[np.uint8]
@@ -83,9 +84,14 @@ class Segmentation:
             options: of `overlay` or `color`.
 
         Raises:
-            ValueError: there is no such kind.
-            UserError: the file cannot be written.
+            ValueError: there is no such kind, or it has no such options.
+            UserError: the file cannot be written, or its suffix says another format.
         """
+        flat = kind in ("palette", "index")
+        if flat and options:
+            raise ValueError(f"kind '{kind}' has no options, such as {', '.join(options)}")
+        if flat and Path(path).suffix.lower() != ".png":
+            raise UserError(f"Cannot write {path}: masks are PNG files.", "End its name with .png.")
         if kind == "palette":
             masks.save_mask(path, self.mask, self.classes, self.text)
         elif kind == "index":
@@ -101,8 +107,8 @@ class Segmentation:
         return with_legend(picture, self.classes, masks.values_in(self.mask)) if legend else picture
 
 
-def pixels_of(image: ImageLike, channels: int) -> Bytes:
-    """The image as the network takes it: (H, W, 3) uint8 RGB, or (H, W) with one channel.
+def as_pixels(image: ImageLike, channels: int) -> Bytes:
+    """The image as the network takes it, in memory of its own: (H, W, 3) uint8, or (H, W) with one channel.
 
     Raises:
         UserError: a file that cannot be read.
@@ -111,17 +117,18 @@ def pixels_of(image: ImageLike, channels: int) -> Bytes:
     if isinstance(image, (str, bytes, os.PathLike)):
         return decode_image(Path(image) if isinstance(image, os.PathLike) else image, channels)
     if isinstance(image, Image.Image):
-        return np.array(turned(image).convert("RGB" if channels == 3 else "L"))
+        try:
+            return pixels_of(image, channels)
+        except OSError as error:  # a lazily opened file that is cut off
+            raise UserError(f"Cannot read the picture: {error}.", "Replace it.") from error
     array = np.asarray(image)
     if (
         array.dtype != np.uint8
         or array.ndim not in (2, 3)
         or (array.ndim == 3 and array.shape[2] not in (3, 4))
+        or not array.size
     ):
         raise ValueError(f"an image is (H, W, 3), (H, W, 4) or (H, W) uint8, not {array.shape} {array.dtype}")
-    if array.ndim == 2 and channels == 1:
-        return array
-    if array.ndim == 3 and channels == 3:
-        return np.ascontiguousarray(array[..., :3])
-    picture = Image.fromarray(array if array.ndim == 2 else np.ascontiguousarray(array[..., :3]))
-    return np.array(picture.convert("RGB" if channels == 3 else "L"))
+    # Copied: whoever refills his buffer with the next frame must not change what this one looked like.
+    own = np.array(array if array.ndim == 2 else array[..., :3])
+    return own if (own.ndim == 3) == (channels == 3) else pixels_of(Image.fromarray(own), channels)

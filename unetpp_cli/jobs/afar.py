@@ -18,7 +18,7 @@ from unetpp_cli.report import console
 HUB = "hf://"
 HUB_FILE = "model.safetensors"
 
-_HUB_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?(?:/([\w./-]+))?")
+_HUB_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w./-]+))?")
 
 
 def local(path: str) -> str:
@@ -68,21 +68,21 @@ def _from_hub(named: str) -> Path:
         )
     try:
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise UserError(
             "hf:// needs the package huggingface_hub, which is not installed.", "pip install 'unetpp[hub]'"
         ) from error
     repository, revision, file = match[1], match[2], match[3] or HUB_FILE
     try:
-        found = huggingface_hub.hf_hub_download(repository, file, revision=revision)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        found = Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
+    except Exception as error:  # its HTTP library's errors are of no class that could be named here
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"Cannot fetch {named}: {reason}", "Check the name, and the connection.") from error
-    # The hub keeps a large file under the name of its SHA-256.
-    expected = Path(found).resolve().name
-    if re.fullmatch(r"[0-9a-f]{64}", expected) and file_hash(found) != expected:
+    # The hub keeps a large file under the name of its SHA-256, and links to it.
+    blob = found.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_hash(found) != blob.name:
+        blob.unlink()
         raise UserError(
-            f"{named} is damaged in the cache ({found}).", "Remove the file there, and run the command again."
+            f"{named} was damaged in the cache, and was removed from it.", "Run the command again."
         )
-    return Path(found)
+    return found

@@ -25,7 +25,7 @@ def card(path: Path) -> str:
     parts = [
         _front(header),
         _what(header),
-        _use(path),
+        _use(path, header),
         _depths(header),
         _scores(header),
         _training(header),
@@ -49,21 +49,27 @@ def _front(header: Header) -> str:
 
 def _what(header: Header) -> str:
     a = header.architecture
-    heads = ", ".join(f"L{depth}" for depth in a.heads)
+    heads, cut = ", ".join(f"L{depth}" for depth in a.heads), len(a.heads) > 1
     return (
         f"# UNet++, width {a.width}, depth {a.depth}: {header.classes.name}\n\n"
         f"Semantic segmentation into {len(header.classes)} classes by UNet++ "
         "([Zhou et al. 2018](https://arxiv.org/abs/1807.10165)) with deep supervision: "
-        f"heads at {heads}; cut at any of them it is a smaller, faster network with "
-        "the same answers of that head."
+        f"heads at {heads}"
+        + (
+            "; cut at any of them it is a smaller, faster network with the same answers of that head."
+            if cut
+            else "."
+        )
     )
 
 
-def _use(path: Path) -> str:
+def _use(path: Path, header: Header) -> str:
+    heads = header.architecture.heads
+    prune = f"unetpp prune --depth {heads[-2]} {path.name}\n" if len(heads) > 1 else ""
     return (
         "## Use\n\n```sh\n"
         f"unetpp predict photo.png -o mask.png --model {path.name}\n"
-        f"unetpp prune --depth 2 {path.name}\n```\n\n"
+        f"{prune}```\n\n"
         "```python\nfrom unetpp_cli import Predictor\n\n"
         f'predictor = Predictor.load("{path.name}")\n'
         'predictor("photo.png").save("mask.png")\n```'

@@ -214,6 +214,8 @@ def _costs(
     heads = [architecture.heads if depth is None else (depth,) for depth in depths]
     times: list[float | None] = [None] * len(heads)
     peaks: list[int | None] = [None] * len(heads)
+    # An exported network computes all its heads whatever is asked for: only the whole has a time.
+    timed = [n for n, some in enumerate(heads) if not model.is_exported or some[-1] == heads[-1][-1]]
     if way.timing:
 
         def asked(some: tuple[int, ...]) -> Callable[[Tensor], object]:
@@ -221,13 +223,16 @@ def _costs(
 
         def note_memory(number: int) -> None:
             if way.device.type == "cuda":
-                peaks[number] = torch.cuda.max_memory_allocated(way.device)
+                peaks[timed[number]] = torch.cuda.max_memory_allocated(way.device)
                 torch.cuda.reset_peak_memory_stats(way.device)
 
         if way.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(way.device)
-        runs = [asked(some) for some in heads]
-        times = [*side_by_side(passes.network, height, width, runs, on_warm=note_memory)]
+        runs = [asked(heads[number]) for number in timed]
+        for number, took in zip(
+            timed, side_by_side(passes.network, height, width, runs, on_warm=note_memory), strict=True
+        ):
+            times[number] = took
     half = not model.is_exported and stores_half(model)
     return [
         Cost(

@@ -15,6 +15,7 @@ import torch
 from unetpp_cli import allocator
 from unetpp_cli.data.findings import counted
 from unetpp_cli.data.geometry import Geometry
+from unetpp_cli.data.images import is_picture
 from unetpp_cli.devices import choose_devices, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import Stopped, UserError, listed
 from unetpp_cli.export.onnx_network import open_model
@@ -22,6 +23,7 @@ from unetpp_cli.files import sweep_beside
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import parse_tiling
+from unetpp_cli.jobs.afar import local
 from unetpp_cli.jobs.encoding import Writer
 from unetpp_cli.jobs.inputs import STDIN, Item, Scan
 from unetpp_cli.jobs.interrupt import Interruption
@@ -30,8 +32,10 @@ from unetpp_cli.jobs.painting import Manner, Stop, Totals, paint
 from unetpp_cli.jobs.processes import as_worker, leave, said_once
 from unetpp_cli.jobs.runs import find_model
 from unetpp_cli.jobs.video import FORMATS as VIDEO_FORMATS
-from unetpp_cli.jobs.video import Film, is_video, paint_film
+from unetpp_cli.jobs.video import OUTPUTS, Film, is_video, paint_film
+from unetpp_cli.memory import is_out_of_memory
 from unetpp_cli.parallel import LauncherSignalled, ProcessesFailed, World, is_worker, join, launch
+from unetpp_cli.remote import is_url
 from unetpp_cli.report import console, units
 
 _PATIENCE = timedelta(days=30)  # the first of several processes to be done waits for the last
@@ -90,26 +94,9 @@ def predict(request: PredictRequest) -> int:
 
 def _predict_film(request: PredictRequest) -> int:
     """A single film, by a single process."""
-    source = request.inputs[0]
-    if len(request.inputs) > 1:
-        raise UserError(
-            f"{listed(request.inputs)}: a film is painted by itself.", "Give one film, or images only."
-        )
-    look = _look(replace(request, formats="color" if request.formats == "palette" else request.formats))
-    output = request.output or str(Path(source).with_suffix("")) + "_mask.mp4"
-    film = Film(source, output, look, request.every or 1)
-    if len(look.formats) > 1 or look.formats[0] not in VIDEO_FORMATS:
-        raise UserError(
-            f"--format {request.formats}: a film shows one of {', '.join(VIDEO_FORMATS)}.",
-            "Name one; for masks of class indices give a folder: -o masks/.",
-        )
-    for option, wanted in (("--confidence", request.confidence), ("--strict", request.strict)):
-        if wanted:
-            raise UserError(f"{option} is for images, not for films.", "Leave it out.")
-    if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
-        raise UserError(f"-o {output} is the film itself.", "Choose another name.")
-    if request.skip_existing and Path(output).is_file():
-        console.say(f"{output} exists already.")
+    film = _film(request)
+    if request.skip_existing and Path(film.output).is_file():
+        console.say(f"{film.output} exists already.")
         return 0
     devices = choose_devices(request.gpus)
     if len(devices) > 1:
@@ -122,6 +109,56 @@ def _predict_film(request: PredictRequest) -> int:
             left = "the masks so far are there" if film.is_folder else "no film was written"
             console.say(f"Interrupted: {left}.")
             return interruption.exit_code
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{film.source}: out of memory.", "Use a smaller --size, or --tile 512."
+            ) from error
+
+
+def _film(request: PredictRequest) -> Film:
+    """What is to be made of which film; refuses what makes no sense for one."""
+    named = request.inputs[0]
+    if len(request.inputs) > 1:
+        raise UserError(
+            f"{listed(request.inputs)}: a film is painted by itself.", "Give one film, or images only."
+        )
+    if is_worker():
+        raise UserError(f"{named}: a film is painted by one process.", "Start it without torchrun.")
+    output = (
+        request.output or f"{Path(named).with_suffix('') if not is_url(named) else Path(named).stem}_mask.mp4"
+    )
+    suffix = Path(output).suffix.lower()
+    if is_picture(output) or (is_video(output) and suffix not in OUTPUTS):
+        raise UserError(
+            f"-o {output}: a film becomes a film ({', '.join(OUTPUTS)}) or a folder of masks.",
+            "Write -o masks.mp4 or -o masks/.",
+        )
+    plain = Look(parse_formats(request.formats))
+    look = _look(replace(request, formats="color" if request.formats == "palette" else request.formats))
+    film = Film(local(named), output, look, request.every or 1)
+    if film.is_folder and (request.formats != "palette" or replace(look, formats=plain.formats) != plain):
+        raise UserError(
+            f"-o {output} is a folder, which gets palette PNGs: nothing shows --format or its like.",
+            "Leave them out, or write -o masks.mp4.",
+        )
+    if len(look.formats) > 1 or look.formats[0] not in VIDEO_FORMATS:
+        raise UserError(
+            f"--format {request.formats}: a film shows one of {', '.join(VIDEO_FORMATS)}.",
+            "Name one; for masks of class indices give a folder: -o masks/.",
+        )
+    unread = {
+        "--confidence": request.confidence,
+        "--strict": request.strict,
+        "--batch-size": request.batch_size,
+        "--skip-existing": request.skip_existing and film.is_folder,
+    }
+    if named_options := [option for option, wanted in unread.items() if wanted]:
+        raise UserError(f"{' and '.join(named_options)}: not for films.", "Leave it out.")
+    if Path(output).exists() and Path(film.source).exists() and Path(output).samefile(film.source):
+        raise UserError(f"-o {output} is the film itself.", "Choose another name.")
+    return film
 
 
 def _naming(request: PredictRequest) -> Naming:
@@ -230,14 +267,12 @@ def _predictor(request: PredictRequest, device: torch.device, several: str = "")
     options = _prepare(request, device)
     path, why = find_model(request.model)
     model = open_model(path, device)
-    if model.is_exported:
-        options["precision"] = "fp32"  # or what the file computes in: nobody outside decides
     predictor = Predictor(model, device, **options)
     console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
     text = predictor.text
     extra = "".join(f", {key} {text[key]}" for key in ("TTA", "Tile") if key in text)
     console.say(
-        f"Depth {text['Depth']}, {predictor.geometry}{extra}, on {device_name(device)} in "
+        f"Depth {text['Depth']}, {predictor.geometry}{extra}, on {device_name(predictor.device)} in "
         f"{predictor.precision}{several}"
     )
     return predictor

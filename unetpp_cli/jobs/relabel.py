@@ -20,7 +20,7 @@ from PIL import Image
 from unetpp_cli.data.classes import CAMVID11, VOID, ClassSet, Color
 from unetpp_cli.data.findings import counted
 from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
-from unetpp_cli.errors import UserError, nearest
+from unetpp_cli.errors import UserError, listed, nearest
 from unetpp_cli.jobs.afar import local
 from unetpp_cli.report import console
 from unetpp_cli.report.progress import track
@@ -105,12 +105,19 @@ def relabel(source: str, output: Path, to: str, classes: str | None, split_by: s
         console.warn(f"{to} has no {split} split: {counted(len(data.splits[split]), 'image')} left out.")
     if not kept:
         raise UserError(f"Nothing is left of {source} for {to}.", "Choose another layout.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".relabel-") as folder:
-        made = Path(folder) / "data"
-        names = _write(data, kept, layout, made)
-        _read_back(data, kept, names, made, to)
-        made.rename(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".relabel-") as folder:
+            made = Path(folder) / "data"
+            names = _write(data, kept, layout, made)
+            _read_back(data, kept, names, made, to)
+            made.rename(output)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {output}: {error.strerror or error}.", "Choose another place with -o."
+        ) from error
+    if to == "fastai":
+        console.say("fast.ai's codes.txt names the classes without their colours.")
     total = sum(map(len, kept.values()))
     console.say(f"Wrote {output}: {to}, {counted(total, 'image')} with masks, read back equal.")
     return output
@@ -146,11 +153,16 @@ def _names(pairs: list[Pair]) -> dict[Pair, str]:
     """A name for each pair: its own without folders, or with them where two are called alike.
 
     Blanks become underscores: most lists are read word by word.
+
+    Raises:
+        UserError: two images would get one name.
     """
-    short = [posixpath.basename(pair.stem) for pair in pairs]
-    unique = len(set(short)) == len(short)
-    full = short if unique else [pair.stem.replace("/", "_") for pair in pairs]
-    return {pair: "_".join(name.split()) for pair, name in zip(pairs, full, strict=True)}
+    short = ["_".join(posixpath.basename(pair.stem).split()) for pair in pairs]
+    if len(set(short)) < len(short):
+        short = ["_".join(pair.stem.replace("/", "_").split()) for pair in pairs]
+    if twice := sorted({name for name in short if short.count(name) > 1}):
+        raise UserError(f"Several images would be called {listed(twice)}.", "Rename all but one of each.")
+    return dict(zip(pairs, short, strict=True))
 
 
 def _read_back(
@@ -175,11 +187,8 @@ def _read_back(
 
 
 def _put(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.", "Choose another place.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def _png(pixels: Mask, colors: tuple[Color, ...] = ()) -> bytes:

@@ -149,7 +149,7 @@ def _train(request: Request, world: World) -> Outcome:
 
     progression = Progression.parse(config.progressive, config.epochs)
     augmentation = Augmentation(config.augment, config.seed, progression)
-    data = _open(config)
+    data = _open(config, world)
     teacher = _teacher(config, data, world)
     with contextlib.ExitStack() as stack:
         path, state = world.from_main(lambda: _resumed(request, stack))
@@ -250,10 +250,10 @@ def _receipt(run: TrainingRun, device: str) -> Iterator[None]:
     run.folder.end(run.ended)
 
 
-def _open(config: TrainConfig) -> Dataset:
-    """The data, with what there is to say about it said."""
+def _open(config: TrainConfig, world: World) -> Dataset:
+    """The data, with what there is to say about it said; from afar they are fetched once per machine."""
     data = open_dataset(
-        local(config.data),
+        world.once_per_machine("data", lambda: local(config.data)),
         classes=config.classes or None,
         split_by=config.split_by or None,
         hold_out=config.hold_out or None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ _CODECS = {".webm": ("libvpx-vp9", {"crf": "24", "b:v": "0"})}
 _CODEC = ("libx264", {"crf": "16", "preset": "veryfast"})
 """Nearly lossless: flat colours cost little, and blurred edges would be other classes' colours."""
 
+OUTPUTS = (".mp4", ".mov", ".m4v", ".mkv", ".webm")
+"""Films that can be written: other containers keep no time stamps, or round them."""
+
 FORMATS = ("color", "overlay")
+
+_MISSING = 1.0
+"""Seconds that may lack at the end of a film before it counts as cut off."""
 
 
 def is_video(name: str) -> bool:
@@ -48,7 +55,7 @@ class Film:
     Attributes:
         source: the film.
         output: a film, or a folder for a palette PNG per frame.
-        look: `color` or `overlay`, opacity, legend, and the image beside it.
+        look: `color` or `overlay`, opacity, legend, and the image beside it; of films only.
         every: only every so-manyth frame is computed; its mask stands until the next.
     """
 
@@ -64,10 +71,10 @@ class Film:
 
 
 def paint_film(film: Film, predictor: Predictor, stop: Callable[[], bool]) -> int:
-    """Paints the film; frame rate, time stamps and length are kept, sound is not.
+    """Paints the film; frame rate, time stamps from the first frame on, and length are kept, sound is not.
 
     Returns:
-        The exit code: 1 when the film was damaged and ends early.
+        The exit code: 1 when the film is damaged: frames that cannot be read are left out.
 
     Raises:
         UserError: PyAV is missing, the source is no film, or the output cannot be written.
@@ -83,36 +90,43 @@ def paint_film(film: Film, predictor: Predictor, stop: Callable[[], bool]) -> in
             f"{film.source} is no film that can be read: {error}.", "Convert it first."
         ) from error
     with container:
-        if not container.streams.video:
+        stream = container.streams.best("video")
+        if stream is None:
             raise UserError(f"{film.source} has no pictures, only sound.", "Give a film.")
-        stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         if container.streams.audio and not film.is_folder:
             console.say("The sound is left out.")
         frames = _Frames(av, container, stream)
         if film.is_folder:
             done = _write_masks(film, predictor, frames, stop)
+            _refuse_empty(film, done)
         else:
             with replacing(film.output) as temporary:
                 done = _write_film(av, film, predictor, frames, temporary, stop)
-                if not done:
-                    raise UserError(f"{film.source} has no frame that could be read.", "Convert it first.")
+                _refuse_empty(film, done)
     computed = -(-done // film.every)
-    some = f", every {film.every}th computed" if film.every > 1 else ""
-    console.say(f"{counted(done, 'frame')}{some} ({computed:,} masks): {film.output}")
-    if frames.broken:
-        console.error(
-            f"{film.source} is damaged after frame {done}: {frames.broken}.", "The rest is missing."
-        )
-    return 1 if frames.broken else 0
+    some = f" ({counted(computed, 'mask')}, one for {film.every} frames)" if film.every > 1 else ""
+    console.say(f"{counted(done, 'frame')}{some}: {film.output}")
+    if problem := frames.problem():
+        console.error(f"{film.source} is damaged: {problem}.", "The rest was painted.")
+        return 1
+    return 0
+
+
+def _refuse_empty(film: Film, frames: int) -> None:
+    if not frames:
+        raise UserError(f"{film.source} has no frame that could be read.", "Convert it first.")
 
 
 class _Frames:
-    """The frames of a film, upright, with their time stamps; ends early where the film is damaged."""
+    """The frames of a film, upright; those that cannot be read are counted and left out."""
 
     def __init__(self, av: Any, container: Any, stream: Any) -> None:
         self._av, self._container, self.stream = av, container, stream
-        self.broken = ""
+        # Asked now: a container that is closed does not answer.
+        self._begin = (container.start_time or 0) / av.time_base
+        self._length = (container.duration or 0) / av.time_base
+        self._broken, self._end = 0, 0.0
 
     @property
     def count(self) -> int:
@@ -121,12 +135,26 @@ class _Frames:
 
     def __iter__(self) -> Iterator[tuple[RGB, Any]]:
         """(H, W, 3) uint8, and the frame it was."""
-        try:
-            for frame in self._container.decode(self.stream):
-                turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        for packet in self._container.demux(self.stream):
+            try:
+                decoded = packet.decode()
+            except self._av.error.FFmpegError:
+                self._broken += 1
+                continue
+            for frame in decoded:
+                self._end = max(self._end, float(frame.time or 0.0))
+                turns = round(frame.rotation / 90) % 4
                 yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns)), frame
-        except self._av.error.FFmpegError as error:
-            self.broken = str(error)
+
+    def problem(self) -> str:
+        """What was wrong with the film, once all of it was read; empty when nothing was."""
+        missing = self._begin + self._length - self._end
+        problems = []
+        if self._broken:
+            problems.append(f"{counted(self._broken, 'packet')} could not be decoded")
+        if missing > _MISSING and missing > 0.05 * self._length:
+            problems.append(f"its last {missing:.1f} of {self._length:.1f} seconds are missing")
+        return " and ".join(problems)
 
 
 def _masked(
@@ -169,7 +197,7 @@ def _write_film(
 ) -> int:
     """The film at `target`; returns its number of frames."""
     codec, options = _CODECS.get(target.suffix.lower(), _CODEC)
-    source, number, written = frames.stream, 0, None
+    source, number, written, times = frames.stream, 0, None, _Times(frames.stream)
     try:
         with av.open(os.fspath(target), "w") as out:
             for image, mask, frame in _masked(film, predictor, frames, stop):
@@ -178,17 +206,45 @@ def _write_film(
                     written = out.add_stream(codec, rate=source.average_rate or 25, options=dict(options))
                     written.height, written.width = picture.shape[:2]
                     written.pix_fmt = "yuv420p"
-                    if source.time_base:
-                        written.codec_context.time_base = source.time_base
+                    written.codec_context.time_base = times.base
+                    ratio = source.sample_aspect_ratio
+                    if ratio and picture.shape[1] <= image.shape[1] + 1:  # nothing stands beside it
+                        written.codec_context.sample_aspect_ratio = ratio
+                elif picture.shape[:2] != (written.height, written.width):
+                    raise UserError(
+                        f"{film.source} changes its size after {counted(number, 'frame')}.",
+                        "Cut it there, or give a folder: -o masks/.",
+                    )
                 made = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                made.pts, made.time_base = frame.pts, frame.time_base
+                made.pts, made.time_base = times.next(frame.pts), times.base
                 out.mux(written.encode(made))
                 number += 1
             if written is not None:
                 out.mux(written.encode(None))
-    except (av.error.FFmpegError, OSError) as error:
-        raise UserError(f"Cannot write {film.output}: {error}.", "Name an .mp4 file.") from error
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise UserError(
+            f"Cannot write {film.output}: {error}.", f"Choose another place, or one of {', '.join(OUTPUTS)}."
+        ) from error
     return number
+
+
+class _Times:
+    """The frames' time stamps, from 0 on and ever rising: some films begin late, some leave stamps out."""
+
+    def __init__(self, stream: Any) -> None:
+        rate = stream.average_rate or Fraction(25)
+        self.base: Fraction = stream.time_base or 1 / Fraction(rate)
+        self._step = max(1, round(1 / (rate * self.base)))
+        self._first: int | None = None
+        self._last = -self._step
+
+    def next(self, stamp: int | None) -> int:
+        """The stamp of the next frame, whose own is `stamp`."""
+        if self._first is None:
+            self._first = stamp or 0
+        wanted = self._last + self._step if stamp is None else stamp - self._first
+        self._last = wanted if wanted > self._last else self._last + self._step
+        return self._last
 
 
 def _picture(look: Look, image: RGB, mask: masks.Mask, predictor: Predictor) -> RGB:
