@@ -49,7 +49,8 @@ def _front(header: Header) -> str:
 
 def _what(header: Header) -> str:
     a = header.architecture
-    heads, cut = ", ".join(f"L{depth}" for depth in a.heads), len(a.heads) > 1
+    heads = ", ".join(f"L{depth}" for depth in a.heads)
+    cut = "; cut at any of them it is a smaller, faster network with the same answers of that head"
     return (
         f"# UNet++, width {a.width}, depth {a.depth}: {header.classes.name}\n\n"
         f"Semantic segmentation into {len(header.classes)} classes by UNet++ "
