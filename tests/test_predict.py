@@ -29,7 +29,8 @@ from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import ABANDONED
-from unetpp_cli.inference.predictor import Prediction, Predictor
+from unetpp_cli.inference.prediction import Prediction
+from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import Tiling
 from unetpp_cli.jobs.encoding import Writer
 from unetpp_cli.jobs.inputs import Item, Scan

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import DATA, WITHOUT_A_MODEL, HoldOutOption, OverwriteOption, Split, SplitByOption
+from unetpp_cli.cli.options import DATA, HoldOutOption, ModelArgument, OverwriteOption, Split, SplitByOption
 from unetpp_cli.help import Command
 
 FORM, QUANTISED = "Form", "8 bits"
@@ -17,14 +16,7 @@ FORM, QUANTISED = "Form", "8 bits"
 
 @app.command(cls=Command)
 def export(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            autocompletion=completion.models,
-            help=WITHOUT_A_MODEL,
-        ),
-    ] = None,
+    model: ModelArgument = None,
     *,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write: .onnx or .pt2.")

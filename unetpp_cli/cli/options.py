@@ -38,6 +38,10 @@ class Split(str, enum.Enum):
     test = "test"
 
 
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", autocompletion=completion.models, help=WITHOUT_A_MODEL),
+]
 DataOption = Annotated[
     str | None,
     typer.Option(

@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
-from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import (
     DATA,
     LOOK,
-    WITHOUT_A_MODEL,
     DataOption,
     GpusOption,
     HoldOutOption,
+    ModelArgument,
     OverwriteOption,
     Precision,
     PrecisionOption,
@@ -31,14 +30,7 @@ CHOICE = "Choice"
 @app.command(cls=Command)
 def prune(
     *,
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            autocompletion=completion.models,
-            help=WITHOUT_A_MODEL,
-        ),
-    ] = None,
+    model: ModelArgument = None,
     depth: Annotated[
         str,
         typer.Option(

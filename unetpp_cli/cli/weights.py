@@ -7,23 +7,15 @@ from typing import Annotated
 
 import typer
 
-from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import WITHOUT_A_MODEL, OverwriteOption
+from unetpp_cli.cli.options import ModelArgument, OverwriteOption
 from unetpp_cli.errors import UserError
 from unetpp_cli.help import Command
 
 
 @app.command(cls=Command)
 def info(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            autocompletion=completion.models,
-            help=WITHOUT_A_MODEL,
-        ),
-    ] = None,
+    model: ModelArgument = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
     as_card: Annotated[
         bool, typer.Option("--card", help="Print a model card (Markdown), as model hubs show it.")

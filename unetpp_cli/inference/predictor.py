@@ -6,9 +6,9 @@ geometry, tiles when memory asks for them, the way back to the original size, de
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -22,16 +22,12 @@ from unetpp_cli.devices import place, resolve_precision, set_arithmetic
 from unetpp_cli.errors import Stopped, UserError
 from unetpp_cli.export.onnx_network import OnnxNetwork, open_model
 from unetpp_cli.inference.logits import (
-    disagreement,
     ensemble,
-    entropy,
-    labels,
     normalize,
     restore,
-    restored_strips,
-    to_bytes,
 )
 from unetpp_cli.inference.passes import Passes, Window
+from unetpp_cli.inference.prediction import OnProbabilities, Prediction, predictions
 from unetpp_cli.inference.segmentation import ImageLike, Images, Segmentation, as_pixels
 from unetpp_cli.inference.tiles import Tiling, automatic_tiling, check_tiling
 from unetpp_cli.memory import memory_left
@@ -39,14 +35,11 @@ from unetpp_cli.network.built_in import BUILT_IN, CAMVID11
 from unetpp_cli.network.weights import Model
 from unetpp_cli.version import __version__
 
-__all__ = ["Prediction", "Predictor", "check_depth", "ensemble", "labels", "normalize", "restore"]
-
 Bytes = npt.NDArray[np.uint8]
-
-OnProbabilities = Callable[[int, int, npt.NDArray[np.float16]], None]
 
 BATCH = {"cpu": 1, "cuda": 8}
 """Images of one size that go through the network together: on a CPU one at a time is as fast."""
+
 
 _STRIP = {"cpu": 1 << 23, "cuda": 1 << 26}
 """Logits of a head that are brought to the image's size at once. Those of a 960x720 image of 11 classes are
@@ -55,22 +48,6 @@ still within the CPU's share: whole they take two thirds of the time that they t
 _BUDGET, _UNKNOWN_LEFT = 0.5, 4 << 30
 """The share of the memory left that a pass may take: other threads want some, too, and decoded pictures. And
 what is taken to be left, in bytes, where nothing tells."""
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What the model says of one image, at the image's size.
-
-    Attributes:
-        mask: (H, W) uint8 class indices.
-        entropy: (H, W) uint8 in 1/255: of the answer's probabilities, over log K; None when not asked for.
-        disagreement: (H, W) uint8 in 1/255: between the heads up to the depth, over its maximum; None when
-            not asked for, or with one head.
-    """
-
-    mask: Bytes
-    entropy: Bytes | None = None
-    disagreement: Bytes | None = None
 
 
 class Predictor:
@@ -286,11 +263,19 @@ class Predictor:
         depths = self.heads if self.use_ensemble or uncertainty else (self.depth,)
         if not images:
             return []
+        finish = functools.partial(
+            predictions,
+            strip=self._strip,
+            use_ensemble=self.use_ensemble,
+            uncertainty=uncertainty,
+            several_heads=len(self.heads) > 1,
+            on_probabilities=on_probabilities,
+        )
         size, passes = sizes.pop(), self.passes(*images[0].shape[:2])
         sized = [self.geometry.image(image) for image in images]
         if len(images) == 1:
             bands = passes.bands(self._window(sized[0]), *size, depths, stop)
-            return self._finish(bands, images, size, 0, uncertainty, on_probabilities)
+            return finish(bands, images, size)
         together = self._together(*size)
         done: list[Prediction] = []
         while len(done) < len(images):
@@ -302,7 +287,7 @@ class Predictor:
                 number = len(done)
                 some = images[number : number + self._alike(images[number : start + together])]
                 band = [head[number - start : number - start + len(some)] for head in heads]
-                done += self._finish([(0, band)], some, size, number, uncertainty, on_probabilities)
+                done += finish([(0, band)], some, size, number=number)
         return done
 
     def mask(self, image: Bytes) -> Bytes:
@@ -355,45 +340,6 @@ class Predictor:
         while alike < min(most, len(images)) and images[alike].shape[:2] == shape:
             alike += 1
         return alike
-
-    def _finish(
-        self,
-        bands: Iterable[tuple[int, Sequence[Tensor]]],
-        images: Sequence[Bytes],
-        size: tuple[int, int],
-        number: int,
-        uncertainty: bool,
-        on_probabilities: OnProbabilities | None,
-    ) -> list[Prediction]:
-        """Logits at the network's `size` -> predictions of images of one size, the first being `number`."""
-        height, width = images[0].shape[:2]
-        shape = (len(images), height, width)
-        mask = np.empty(shape, np.uint8)
-        doubt = np.empty(shape, np.uint8) if uncertainty else None
-        apart = np.empty(shape, np.uint8) if uncertainty and len(self.heads) > 1 else None
-        for first, heads in restored_strips(bands, size, height, width, self._strip):
-            answer = ensemble(heads) if self.use_ensemble else heads[-1]  # (N, K, rows, W)
-            rows = slice(first, first + answer.shape[2])
-            mask[:, rows] = labels(answer).cpu().numpy()
-            if doubt is not None or on_probabilities is not None:
-                probabilities = answer if self.use_ensemble else answer.softmax(1)
-            if doubt is not None:
-                doubt[:, rows] = to_bytes(entropy(probabilities)).cpu().numpy()
-            if apart is not None:
-                apart[:, rows] = to_bytes(disagreement(heads)).cpu().numpy()
-            if on_probabilities is not None:
-                strips = probabilities.permute(0, 2, 3, 1).half().cpu().numpy()
-                for index, strip in enumerate(strips):
-                    on_probabilities(number + index, first, strip)
-            del heads, answer  # views of a band, which must be gone when the next is computed
-        return [
-            Prediction(
-                mask[index],
-                None if doubt is None else doubt[index],
-                None if apart is None else apart[index],
-            )
-            for index in range(len(images))
-        ]
 
 
 def _refuse_views(network: OnnxNetwork, tta: Sequence[str], tiling: Tiling | None) -> None:

@@ -16,7 +16,7 @@ from unetpp_cli import masks
 from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import replacing
-from unetpp_cli.inference.predictor import Prediction
+from unetpp_cli.inference.prediction import Prediction
 from unetpp_cli.jobs.inputs import Item
 from unetpp_cli.jobs.outputs import Naming
 from unetpp_cli.legend import with_legend

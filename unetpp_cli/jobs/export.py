@@ -23,7 +23,8 @@ from unetpp_cli.export.onnx_network import open_model
 from unetpp_cli.export.program import write_program
 from unetpp_cli.export.quantize import quantize
 from unetpp_cli.files import write_bytes
-from unetpp_cli.inference.predictor import check_depth, normalize
+from unetpp_cli.inference.logits import normalize
+from unetpp_cli.inference.predictor import check_depth
 from unetpp_cli.jobs.bench import Bench
 from unetpp_cli.jobs.measure import Measured, Way, block_of, measure
 from unetpp_cli.network import pruning

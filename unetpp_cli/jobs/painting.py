@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 
 from unetpp_cli.errors import Stopped, UserError
-from unetpp_cli.inference.predictor import Prediction, Predictor
+from unetpp_cli.inference.prediction import Prediction
+from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.jobs.encoding import Writer
 from unetpp_cli.jobs.inputs import Item
 from unetpp_cli.jobs.interrupt import Interruption

@@ -17,8 +17,7 @@ from rich.console import Console
 from unetpp_cli import allocator
 from unetpp_cli.config import AUTO_BATCH, TrainConfig
 from unetpp_cli.data.augment import Augmentation
-from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import Dataset, open_dataset
+from unetpp_cli.data.layouts import Dataset
 from unetpp_cli.data.loading import training_loader, validation_loader
 from unetpp_cli.data.progression import Progression
 from unetpp_cli.devices import (
@@ -30,8 +29,8 @@ from unetpp_cli.devices import (
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import Hold
 from unetpp_cli.jobs import setup
-from unetpp_cli.jobs.afar import local
 from unetpp_cli.jobs.messages import describe, farewell, minutes, say_resumed
+from unetpp_cli.jobs.origins import find_teacher, header_of, open_data, start_from
 from unetpp_cli.jobs.processes import as_worker, said_once
 from unetpp_cli.jobs.resume import (
     STATE,
@@ -43,13 +42,9 @@ from unetpp_cli.jobs.resume import (
     run_of_launch,
 )
 from unetpp_cli.jobs.run_folder import RunFolder, preview
-from unetpp_cli.jobs.runs import find_model, new_run
+from unetpp_cli.jobs.runs import new_run
 from unetpp_cli.jobs.training_run import TrainingRun
 from unetpp_cli.memory import is_out_of_memory
-from unetpp_cli.network.header import Header
-from unetpp_cli.network.transfer import transfer
-from unetpp_cli.network.unetpp import UNetPlusPlus
-from unetpp_cli.network.weights import architecture_of, load_model
 from unetpp_cli.parallel import (
     LauncherSignalled,
     ProcessesFailed,
@@ -66,7 +61,6 @@ from unetpp_cli.report.progress import TrainingDisplay
 from unetpp_cli.training.loop import Trainer
 from unetpp_cli.training.memory import out_of_memory
 from unetpp_cli.training.state import State, load_state
-from unetpp_cli.training.teacher import Teacher
 from unetpp_cli.values import DEMO, seconds
 
 
@@ -149,8 +143,8 @@ def _train(request: Request, world: World) -> Outcome:
 
     progression = Progression.parse(config.progressive, config.epochs)
     augmentation = Augmentation(config.augment, config.seed, progression)
-    data = _open(config, world)
-    teacher = _teacher(config, data, world)
+    data = open_data(config, world)
+    teacher = find_teacher(config, data, world)
     with contextlib.ExitStack() as stack:
         path, state = world.from_main(lambda: _resumed(request, stack))
         decoded = stack.enter_context(setup.DecodedSplits(data, config, world))
@@ -161,7 +155,7 @@ def _train(request: Request, world: World) -> Outcome:
         network = setup.build_network(config, len(data.classes), world)
         inherited = state.terms if state else teacher.terms if teacher else ""
         if config.init_from and state is None:
-            inherited = _start_from(config.init_from, network, data) or inherited
+            inherited = start_from(config.init_from, network, data) or inherited
         pixels = state.pixels if state is not None else None
         if pixels is None:
             pixels = world.from_main(lambda: setup.count_pixels(decoded.train, data.classes))
@@ -182,7 +176,7 @@ def _train(request: Request, world: World) -> Outcome:
         trainer.steps_per_epoch = setup.steps_per_epoch(config, batches)
 
         fingerprint = world.from_main(data.fingerprint)
-        header = _header(config, trainer.network, data, fingerprint, inherited)
+        header = header_of(config, trainer.network, data, fingerprint, inherited)
         if teacher is not None:
             header = dataclasses.replace(header, origin={"teacher": teacher.hash})
         console.say(describe(config, trainer.network, device_name(device), precision, world))
@@ -250,29 +244,6 @@ def _receipt(run: TrainingRun, device: str) -> Iterator[None]:
     run.folder.end(run.ended)
 
 
-def _open(config: TrainConfig, world: World) -> Dataset:
-    """The data, with what there is to say about it said; from afar they are fetched once per machine."""
-    data = open_dataset(
-        world.once_per_machine("data", lambda: local(config.data)),
-        classes=config.classes or None,
-        split_by=config.split_by or None,
-        hold_out=config.hold_out or None,
-        seed=config.seed,
-    )
-    console.say(f"Data: {data.name}: {data.summary()}")
-    if config.hold_out:
-        console.say(f"Split: {data.split_by}")
-    if data.classes.name == "camvid32" and not config.classes:
-        console.say("All 32 classes are learnt; --classes camvid11 merges them into the benchmark's 11.")
-    for text in data.warnings:
-        console.warn(text)
-    if not data.splits.get("train"):
-        raise UserError(f"{config.data} has no training images.", "Look at it: unetpp check " + config.data)
-    if not data.splits.get("val"):
-        console.warn("There is no val split: no scores, and 'best' stays away. Evaluate on other data.")
-    return data
-
-
 def _resumed(request: Request, stack: contextlib.ExitStack) -> tuple[Path | None, State | None]:
     """The run to go on in, held until `stack` ends, and its state; after a restart, the run of the launch."""
     path = request.resume
@@ -309,26 +280,6 @@ def _time_left(config: TrainConfig, path: Path | None) -> float:
     return limit
 
 
-def _start_from(source: str, network: UNetPlusPlus, data: Dataset) -> str:
-    """Takes over what fits of the weights at `source`; returns the terms that come with them."""
-    path, _ = find_model(source)
-    model = load_model(path)
-    for line in transfer(network, model, data.classes).lines():
-        console.say(line)
-    return str(model.header.data.get("terms", ""))
-
-
-def _teacher(config: TrainConfig, data: Dataset, world: World) -> Teacher | None:
-    """The network to learn from, if there is one."""
-    if not config.teacher:
-        return None
-    try:
-        model = load_model(find_model(config.teacher)[0])
-    except UserError as error:
-        raise UserError(f"--teacher {config.teacher}: {error.problem}", error.cure) from error
-    return Teacher.of(model, data.classes, config.channels, world.device)
-
-
 def _with_batch_size(
     trainer: Trainer, decoded: setup.DecodedSplits, augmentation: Augmentation, world: World
 ) -> TrainConfig:
@@ -339,36 +290,6 @@ def _with_batch_size(
         raise UserError("--batch-size auto: not even one image fits.", "Use a smaller --size or --width.")
     console.say(f"Batch size: {total} is the largest that fits (--batch-size {total} repeats it).")
     return dataclasses.replace(trainer.config, batch_size=total)
-
-
-def _header(
-    config: TrainConfig,
-    network: UNetPlusPlus,
-    data: Dataset,
-    fingerprint: str,
-    inherited: str,
-) -> Header:
-    """What the weights file says.
-
-    Args:
-        inherited: terms of weights that the training began with or learnt from.
-    """
-    terms = data.terms or inherited
-    return Header(
-        architecture=architecture_of(network),
-        classes=data.classes,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
-        geometry=Geometry.parse(config.size),
-        recipe=config.to_recipe(),
-        data={
-            "layout": data.layout,
-            "split_by": data.split_by,
-            **{name: len(pairs) for name, pairs in data.splits.items()},
-            "fingerprint": fingerprint,
-            **({"terms": terms} if terms else {}),
-        },
-    )
 
 
 def _fit(

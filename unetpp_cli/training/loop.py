@@ -18,7 +18,7 @@ from unetpp_cli.data.classes import VOID
 from unetpp_cli.data.loading import Batch
 from unetpp_cli.devices import Reading, autocast
 from unetpp_cli.errors import UserError
-from unetpp_cli.inference.predictor import normalize
+from unetpp_cli.inference.logits import normalize
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.parallel import World
 from unetpp_cli.training.losses import Criterion

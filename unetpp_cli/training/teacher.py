@@ -10,7 +10,7 @@ from torch import Tensor
 from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.devices import autocast, place
 from unetpp_cli.errors import UserError, listed
-from unetpp_cli.inference.predictor import normalize
+from unetpp_cli.inference.logits import normalize
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import Model
 
