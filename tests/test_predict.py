@@ -644,7 +644,7 @@ def test_probabilities_that_break_off_leave_nothing(error: type[BaseException] |
         (["in", "-o", "in"], "the masks would lie among the images"),
         (["in/below", "in/below/deep", "in", "in/*.png", "-o", "in"], "-o in:"),
         (["@none.txt"], "cannot read the list"),
-        (["in", "--overlay"], "--overla"),
+        (["in", "--overlapp"], "--overlap"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
