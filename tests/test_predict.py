@@ -622,6 +622,14 @@ def test_probabilities_that_break_off_leave_nothing(error: type[BaseException] |
 # --- refusals: one line, exit code 2, nothing written
 
 
+def test_a_list_without_its_sign_is_told_from_a_picture(pictures: Path) -> None:
+    Path("names.txt").write_text("in/a.png\n", encoding="utf-8")
+    result = unetpp("predict", "names.txt", "-o", "m")
+    assert result.exit_code == 2
+    assert "write @names.txt" in result.output
+    assert not Path("m").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -645,6 +653,7 @@ def test_probabilities_that_break_off_leave_nothing(error: type[BaseException] |
         (["in/below", "in/below/deep", "in", "in/*.png", "-o", "in"], "-o in:"),
         (["@none.txt"], "cannot read the list"),
         (["in", "--overlapp"], "--overlap"),
+        (["in", "--depth", "auto"], "only prune chooses one"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

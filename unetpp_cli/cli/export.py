@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import DATA, HoldOutOption, ModelArgument, OverwriteOption, Split, SplitByOption
+from unetpp_cli.cli.options import (
+    DATA,
+    HoldOutOption,
+    ModelArgument,
+    OverwriteOption,
+    Split,
+    SplitByOption,
+    depth_number,
+)
 from unetpp_cli.help import Command
 
 FORM, QUANTISED = "Form", "8 bits"
@@ -22,7 +30,13 @@ def export(
         Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write: .onnx or .pt2.")
     ],
     depth: Annotated[
-        int | None, typer.Option(help="The head to export. Without it: the deepest.", rich_help_panel=FORM)
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=depth_number,
+            help="The head to export. Without it: the deepest.",
+            rich_help_panel=FORM,
+        ),
     ] = None,
     all_depths: Annotated[
         bool,

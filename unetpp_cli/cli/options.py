@@ -38,6 +38,14 @@ class Split(str, enum.Enum):
     test = "test"
 
 
+def depth_number(text: str) -> int:
+    """A depth as typed. `auto` is for prune, which measures; elsewhere a head must be named."""
+    if not text.isdecimal():
+        hint = " (only prune chooses one)" if text == "auto" else ""
+        raise typer.BadParameter(f"'{text}' is no depth{hint}; write a number such as 3.")
+    return int(text)
+
+
 ModelArgument = Annotated[
     str | None,
     typer.Argument(metavar="[MODEL]", autocompletion=completion.models, help=WITHOUT_A_MODEL),

@@ -18,6 +18,7 @@ from unetpp_cli.cli.options import (
     SizeOption,
     TileOption,
     TtaOption,
+    depth_number,
 )
 from unetpp_cli.errors import UserError
 from unetpp_cli.help import Command
@@ -121,7 +122,12 @@ def predict(
     ] = None,
     depth: Annotated[
         int | None,
-        typer.Option(help="Use the head at this depth; only what it needs is computed.", rich_help_panel=RUN),
+        typer.Option(
+            metavar="N",
+            parser=depth_number,
+            help="Use the head at this depth; only what it needs is computed.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     ensemble: Annotated[
         bool,

@@ -80,6 +80,9 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         found = [find_model(None, request.data)]
     device = choose_device(request.gpus)
     models = [open_model(path, device) for path, _ in found]
+    for number, model in enumerate(models):
+        if twin := next((one for one in models[:number] if one.hash == model.hash), None):
+            console.warn(f"{twin.path} and {model.path} hold the same weights.")
     data = _open_data(request, models)
     way = _way(request, device, block_of(data, request.block))
     split = _choose_split(data, request.split)
