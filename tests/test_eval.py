@@ -236,6 +236,6 @@ def test_what_intervals_mean_is_said(
 
 
 def test_the_worst_images_come_from_different_places() -> None:
-    from unetpp_cli.jobs.evaluation_folder import _spread
+    from unetpp_cli.jobs.scoring.evaluation_folder import _spread
 
     assert _spread([5, 4, 9, 1, 0, 2], [0, 0, 1, 1, 2, 2, 2, 3, 3, 3]) == [5, 9, 1, 2]

@@ -13,8 +13,8 @@ import layouts
 import pytest
 
 from unetpp_cli.errors import UserError
-from unetpp_cli.jobs.inputs import Item, Scan
-from unetpp_cli.jobs.outputs import Existing, Look, Naming, parse_formats, refuse_collisions
+from unetpp_cli.jobs.painting.inputs import Item, Scan
+from unetpp_cli.jobs.painting.outputs import Existing, Look, Naming, parse_formats, refuse_collisions
 
 FILES = dict.fromkeys(
     (

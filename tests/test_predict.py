@@ -32,10 +32,10 @@ from unetpp_cli.files import ABANDONED
 from unetpp_cli.inference.prediction import Prediction
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import Tiling
-from unetpp_cli.jobs.encoding import Writer
-from unetpp_cli.jobs.inputs import Item, Scan
-from unetpp_cli.jobs.outputs import Look, Naming
-from unetpp_cli.jobs.painting import Manner, Totals, paint
+from unetpp_cli.jobs.painting.encoding import Writer
+from unetpp_cli.jobs.painting.inputs import Item, Scan
+from unetpp_cli.jobs.painting.outputs import Look, Naming
+from unetpp_cli.jobs.painting.paint import Manner, Totals, paint
 from unetpp_cli.masks import read_mask, save_mask
 from unetpp_cli.network.weights import load_model, save_model
 

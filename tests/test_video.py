@@ -16,8 +16,8 @@ from unetpp_cli import Predictor, load_model, save_model
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.prediction import Prediction
-from unetpp_cli.jobs.outputs import Look
-from unetpp_cli.jobs.video import Film, _even, _Frames, _Times, paint_film
+from unetpp_cli.jobs.painting.outputs import Look
+from unetpp_cli.jobs.painting.video import Film, _even, _Frames, _Times, paint_film
 from unetpp_cli.masks import read_mask
 
 av = pytest.importorskip("av")

@@ -175,8 +175,8 @@ def predict(
         raise UserError(
             f"--overlay and --format {formats} exclude each other.", f"Write --format {formats},overlay."
         )
+    from unetpp_cli.jobs.painting.request import PredictRequest
     from unetpp_cli.jobs.predict import predict as run
-    from unetpp_cli.jobs.predict_request import PredictRequest
 
     code = run(
         PredictRequest(

@@ -119,10 +119,10 @@ def prune(
         unetpp prune --depth auto --data ./camvid --max-ms 20 --max-mb 4 --half model.safetensors
         unetpp prune --depth 2 runs/demo-quick -o small.safetensors --single-head
     """
-    from unetpp_cli.jobs.choose import Limits
     from unetpp_cli.jobs.prune import PruneRequest
     from unetpp_cli.jobs.prune import prune as run
     from unetpp_cli.jobs.runs import find_model
+    from unetpp_cli.jobs.scoring.choose import Limits
 
     path, why = find_model(model, data)
     run(

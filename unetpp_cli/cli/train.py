@@ -25,7 +25,7 @@ from unetpp_cli.config import TrainConfig, describe, read_config_file, read_reci
 from unetpp_cli.devices import parse_gpus, request_determinism
 from unetpp_cli.errors import UserError
 from unetpp_cli.help import Command
-from unetpp_cli.jobs.resume import Request, compare, find_run, settings_of
+from unetpp_cli.jobs.learning.resume import Request, compare, find_run, settings_of
 
 if TYPE_CHECKING:
     from unetpp_cli.jobs.train import Outcome

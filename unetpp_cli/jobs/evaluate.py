@@ -23,10 +23,10 @@ from unetpp_cli.inference.metrics import Difference
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.tiles import parse_tiling
 from unetpp_cli.jobs.afar import local
-from unetpp_cli.jobs.candidates import Candidate, find_candidates
-from unetpp_cli.jobs.evaluation_folder import evaluation_folder, write_evaluation
-from unetpp_cli.jobs.measure import Measured, Way, between, block_of, open_data_of
 from unetpp_cli.jobs.runs import find_model
+from unetpp_cli.jobs.scoring.candidates import Candidate, find_candidates
+from unetpp_cli.jobs.scoring.evaluation_folder import evaluation_folder, write_evaluation
+from unetpp_cli.jobs.scoring.measure import Measured, Way, between, block_of, open_data_of
 from unetpp_cli.network.weights import Model
 from unetpp_cli.report import console
 from unetpp_cli.report.comparison import comparison_json, comparison_table, verdict

@@ -25,8 +25,8 @@ from unetpp_cli.export.quantize import quantize
 from unetpp_cli.files import write_bytes
 from unetpp_cli.inference.logits import normalize
 from unetpp_cli.inference.predictor import check_depth
-from unetpp_cli.jobs.bench import Bench
-from unetpp_cli.jobs.measure import Measured, Way, block_of, measure
+from unetpp_cli.jobs.scoring.bench import Bench
+from unetpp_cli.jobs.scoring.measure import Measured, Way, block_of, measure
 from unetpp_cli.network import pruning
 from unetpp_cli.network.header import Header
 from unetpp_cli.network.weights import Model, load_model

@@ -12,15 +12,15 @@ from unetpp_cli.data.findings import counted
 from unetpp_cli.devices import choose_devices
 from unetpp_cli.errors import UserError, listed
 from unetpp_cli.files import sweep_beside
-from unetpp_cli.jobs.encoding import Writer
-from unetpp_cli.jobs.film import predict_film
-from unetpp_cli.jobs.inputs import STDIN, Item, Scan
 from unetpp_cli.jobs.interrupt import Interruption
-from unetpp_cli.jobs.outputs import Naming, refuse_collisions
-from unetpp_cli.jobs.painting import Manner, Stop, Totals, paint
-from unetpp_cli.jobs.predict_request import PredictRequest, look_of, predictor_of, prepare
+from unetpp_cli.jobs.painting.encoding import Writer
+from unetpp_cli.jobs.painting.film import predict_film
+from unetpp_cli.jobs.painting.inputs import STDIN, Item, Scan
+from unetpp_cli.jobs.painting.outputs import Naming, refuse_collisions
+from unetpp_cli.jobs.painting.paint import Manner, Stop, Totals, paint
+from unetpp_cli.jobs.painting.request import PredictRequest, look_of, predictor_of, prepare
+from unetpp_cli.jobs.painting.video import is_video
 from unetpp_cli.jobs.processes import as_worker, leave, said_once
-from unetpp_cli.jobs.video import is_video
 from unetpp_cli.parallel import LauncherSignalled, ProcessesFailed, World, is_worker, join, launch
 from unetpp_cli.report import console, units
 

@@ -1,6 +1,6 @@
 """`unetpp prune`: choose a depth or take the one named, cut there, prove its heads unchanged, write it.
 
-`jobs.choose` knows the rule, `network.pruning` cuts and proves, `network.halving` knows half storage.
+`jobs.scoring.choose` knows the rule, `network.pruning` cuts and proves, `network.halving` knows half storage.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.devices import choose_device, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult
-from unetpp_cli.jobs.bench import Bench
-from unetpp_cli.jobs.choose import Limits, choose
 from unetpp_cli.jobs.runs import folder_for
-from unetpp_cli.jobs.savings import cost_json, savings_table
+from unetpp_cli.jobs.scoring.bench import Bench
+from unetpp_cli.jobs.scoring.choose import Limits, choose
+from unetpp_cli.jobs.scoring.savings import cost_json, savings_table
 from unetpp_cli.network import halving, pruning
 from unetpp_cli.network.weights import (
     Model,

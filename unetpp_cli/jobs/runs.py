@@ -1,7 +1,7 @@
 """Run folders: a place for a new run, and the weights that a command means. Imports no torch.
 
 A run folder holds weights/{best,last}.safetensors, the state that a resumed run goes on from, the settings,
-and what there is to look at; `jobs.run_folder` writes it.
+and what there is to look at; `jobs.learning.run_folder` writes it.
 """
 
 from __future__ import annotations

@@ -28,11 +28,10 @@ from unetpp_cli.devices import (
 )
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import Hold
-from unetpp_cli.jobs import setup
-from unetpp_cli.jobs.messages import describe, farewell, minutes, say_resumed
-from unetpp_cli.jobs.origins import find_teacher, header_of, open_data, start_from
-from unetpp_cli.jobs.processes import as_worker, said_once
-from unetpp_cli.jobs.resume import (
+from unetpp_cli.jobs.learning import setup
+from unetpp_cli.jobs.learning.messages import describe, farewell, minutes, say_resumed
+from unetpp_cli.jobs.learning.origins import find_teacher, header_of, open_data, start_from
+from unetpp_cli.jobs.learning.resume import (
     STATE,
     Request,
     command_for,
@@ -41,9 +40,10 @@ from unetpp_cli.jobs.resume import (
     mark_launch,
     run_of_launch,
 )
-from unetpp_cli.jobs.run_folder import RunFolder, preview
+from unetpp_cli.jobs.learning.run_folder import RunFolder, preview
+from unetpp_cli.jobs.learning.training_run import TrainingRun
+from unetpp_cli.jobs.processes import as_worker, said_once
 from unetpp_cli.jobs.runs import new_run
-from unetpp_cli.jobs.training_run import TrainingRun
 from unetpp_cli.memory import is_out_of_memory
 from unetpp_cli.parallel import (
     LauncherSignalled,

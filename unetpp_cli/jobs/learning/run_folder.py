@@ -22,7 +22,7 @@ from unetpp_cli.data.layouts import Dataset, Pair
 from unetpp_cli.files import sweep, write_text
 from unetpp_cli.inference.metrics import Scores
 from unetpp_cli.inference.predictor import Predictor
-from unetpp_cli.jobs.resume import STATE
+from unetpp_cli.jobs.learning.resume import STATE
 from unetpp_cli.masks import Mask, read_mask, save_mask, save_picture
 from unetpp_cli.network.header import Header
 from unetpp_cli.network.unetpp import UNetPlusPlus

@@ -20,7 +20,7 @@ from unetpp_cli.data.findings import counted
 from unetpp_cli.errors import Stopped, UserError
 from unetpp_cli.files import replacing
 from unetpp_cli.inference.predictor import Predictor
-from unetpp_cli.jobs.outputs import Look
+from unetpp_cli.jobs.painting.outputs import Look
 from unetpp_cli.legend import with_legend
 from unetpp_cli.report import console
 from unetpp_cli.report.progress import track

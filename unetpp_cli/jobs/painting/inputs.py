@@ -25,7 +25,7 @@ import numpy.typing as npt
 from unetpp_cli.data.images import decode_image, is_picture
 from unetpp_cli.data.source import Source, open_source
 from unetpp_cli.errors import UserError
-from unetpp_cli.jobs.outputs import ENDINGS
+from unetpp_cli.jobs.painting.outputs import ENDINGS
 
 STDIN = "-"
 """The argument that means: a list of pictures on standard input."""

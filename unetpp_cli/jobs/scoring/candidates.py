@@ -16,7 +16,7 @@ from unetpp_cli.devices import device_name
 from unetpp_cli.export.onnx_network import OnnxNetwork
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import check_tiling
-from unetpp_cli.jobs.measure import Measured, Way, measure, measure_masks
+from unetpp_cli.jobs.scoring.measure import Measured, Way, measure, measure_masks
 from unetpp_cli.network.weights import Model
 
 Mask = npt.NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""`unetpp predict` for a film: which film becomes what, by one process. `jobs.video` does the work."""
+"""`unetpp predict` for a film: which film becomes what. `jobs.painting.video` does the work, in one process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from unetpp_cli.devices import choose_devices, device_name
 from unetpp_cli.errors import Stopped, UserError, listed
 from unetpp_cli.jobs.afar import local
 from unetpp_cli.jobs.interrupt import Interruption
-from unetpp_cli.jobs.outputs import Look, parse_formats
-from unetpp_cli.jobs.predict_request import PredictRequest, look_of, predictor_of
-from unetpp_cli.jobs.video import FORMATS, OUTPUTS, Film, is_video, paint_film
+from unetpp_cli.jobs.painting.outputs import Look, parse_formats
+from unetpp_cli.jobs.painting.request import PredictRequest, look_of, predictor_of
+from unetpp_cli.jobs.painting.video import FORMATS, OUTPUTS, Film, is_video, paint_film
 from unetpp_cli.memory import is_out_of_memory
 from unetpp_cli.parallel import is_worker
 from unetpp_cli.remote import is_url

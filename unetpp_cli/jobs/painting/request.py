@@ -14,7 +14,7 @@ from unetpp_cli.export.onnx_network import open_model
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import parse_tiling
-from unetpp_cli.jobs.outputs import Look, parse_formats
+from unetpp_cli.jobs.painting.outputs import Look, parse_formats
 from unetpp_cli.jobs.runs import find_model
 from unetpp_cli.report import console
 

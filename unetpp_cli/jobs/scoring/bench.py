@@ -13,7 +13,7 @@ from unetpp_cli.data.layouts import Dataset, Pair
 from unetpp_cli.devices import autocast, device_name, place
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult
-from unetpp_cli.jobs.measure import Way, block_of, measure, open_data_of
+from unetpp_cli.jobs.scoring.measure import Way, block_of, measure, open_data_of
 from unetpp_cli.network.cost import milliseconds
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import Model

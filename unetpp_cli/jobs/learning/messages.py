@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from unetpp_cli.config import TrainConfig
-from unetpp_cli.jobs.resume import command_for
-from unetpp_cli.jobs.training_run import TrainingRun
+from unetpp_cli.jobs.learning.resume import command_for
+from unetpp_cli.jobs.learning.training_run import TrainingRun
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.parallel import World
 from unetpp_cli.report import console

@@ -24,7 +24,7 @@ from unetpp_cli.devices import autocast, memory_used
 from unetpp_cli.errors import Stopped
 from unetpp_cli.inference.evaluation import Evaluation, evaluate
 from unetpp_cli.jobs.interrupt import Interruption
-from unetpp_cli.jobs.run_folder import RunFolder
+from unetpp_cli.jobs.learning.run_folder import RunFolder
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import assemble
 from unetpp_cli.parallel import is_worker
