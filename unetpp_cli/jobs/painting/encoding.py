@@ -1,4 +1,4 @@
-"""Predictions as files: masks, overlays, maps, probabilities. Called by `jobs.painting.paint` in its threads."""
+"""Predictions as files: masks, overlays, maps, probabilities. Called by `paint`, in its threads."""
 
 from __future__ import annotations
 

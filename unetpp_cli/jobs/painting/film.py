@@ -1,4 +1,4 @@
-"""`unetpp predict` for a film: which film becomes what. `jobs.painting.video` does the work, in one process."""
+"""`unetpp predict` for a film: which film becomes what. `video` does the work, in one process."""
 
 from __future__ import annotations
 
