@@ -261,9 +261,6 @@ def test_predict_globs_and_broken_images(model: Path, pictures: Path) -> None:
 
 
 def test_predict_finds_the_newest_run(run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = unetpp("predict", pictures / "a.png")
-    assert result.exit_code == 2
-    assert "unetpp train --data demo" in result.output
     weights = Path("runs/mine/weights")
     weights.mkdir(parents=True)
     (weights / "best.safetensors").write_bytes((run / "weights/best.safetensors").read_bytes())
