@@ -11,7 +11,8 @@
 # By environment variable, with its default: UNETPP (unetpp) and PYTHON (python3), the programs; GPUS (0), or 0,1 or
 # cpu; SLICE (9m); SEARCH_WIDTH (16) and SEARCH_EPOCHS (200) of the candidates; WIDTH (24) and EPOCHS (800) of the last
 # training; TEACHER_WIDTH (0): first a teacher of that width on the same frames; DEPTH (4) at which the weights are
-# packed; HOLD_OUT (0001TP); ONLY: names of candidates, such as "recipe distill" (all).
+# packed; HOLD_OUT (0001TP); ONLY: names of candidates, such as "recipe distill" (all); OPTIONS of every training but
+# the article's ("--batch-size 16 --lr 4e-3": the recipe's batches of 4 leave a GPU idle).
 set -euo pipefail
 export LC_ALL=C
 if [ "${BASH_VERSINFO[0]}" -lt 4 ] || { [ "${BASH_VERSINFO[0]}" -eq 4 ] && [ "${BASH_VERSINFO[1]}" -lt 4 ]; }; then
@@ -28,6 +29,7 @@ one_gpu=${gpus%%,*} # eval computes on one
 [ "$one_gpu" = all ] && one_gpu=0
 held=${HOLD_OUT:-0001TP}
 teacher_width=${TEACHER_WIDTH:-0}
+read -ra common <<<"--recipe camvid ${OPTIONS---batch-size 16 --lr 4e-3}"
 mkdir -p "$out"
 
 fail() {
@@ -99,7 +101,7 @@ names=()
 for name in ${ONLY:-$candidates}; do
     changes_of "$name"
     run=$out/search-$name
-    recipe=(--recipe camvid --width "${SEARCH_WIDTH:-16}" --epochs "${SEARCH_EPOCHS:-200}")
+    recipe=("${common[@]}" --width "${SEARCH_WIDTH:-16}" --epochs "${SEARCH_EPOCHS:-200}")
     [ "$name" = blog ] && recipe=()
     train "$run" --hold-out "$held" "${recipe[@]}" "${changes[@]}"
     score "$run.json" "$run/weights/last.safetensors" --hold-out "$held" --split val
@@ -119,11 +121,11 @@ printf 'The best candidate: %s\n' "$winner"
 changes_of "$winner"
 final=$out/final-$winner
 if [ "$teacher_width" -gt 0 ]; then
-    train "$out/teacher-$winner" --recipe camvid --width "$teacher_width" --epochs "${EPOCHS:-800}" "${changes[@]}"
+    train "$out/teacher-$winner" "${common[@]}" --width "$teacher_width" --epochs "${EPOCHS:-800}" "${changes[@]}"
     [ "$winner" = distill ] && changes=()
     changes+=(--distill 0.5 --teacher "$out/teacher-$winner/weights/last.safetensors")
 fi
-train "$final" --recipe camvid --width "${WIDTH:-24}" --epochs "${EPOCHS:-800}" "${changes[@]}"
+train "$final" "${common[@]}" --width "${WIDTH:-24}" --epochs "${EPOCHS:-800}" "${changes[@]}"
 last=$final/weights/last.safetensors
 
 splits="val"

@@ -81,6 +81,7 @@ def test_every_candidate_is_a_training_that_can_begin(model: Path, camvid: Path)
         assert args[args.index("--gpus") + 1] == "0,1"
         assert args[args.index("--data") + 1] == "data set"
         assert ("--hold-out" in args) == name.startswith("search-")
+        assert ("--lr 4e-3" in " ".join(args)) == (name != "search-blog")
         if name not in seen:  # the real program takes these options and their values
             seen.add(name)
             begin = args.index("--time-limit") + 2
