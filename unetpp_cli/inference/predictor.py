@@ -112,8 +112,8 @@ class Predictor:
     ) -> Predictor:
         """The predictor of a weights file, ready to be called.
 
-        Sets torch's process-wide switches for TF32 and for repeatable algorithms, as the command line does:
-        fp32 is exact on GPUs, too.
+        On a GPU it sets torch's process-wide switches for TF32 and for repeatable algorithms, as the command
+        line does: fp32 is exact there, too.
 
         Args:
             model: a weights file, or the name of built-in weights; the built-in CamVid weights by default.
@@ -132,7 +132,8 @@ class Predictor:
         if not path.exists():
             path = BUILT_IN.get(str(model), path)
         resolved = resolve_precision(precision, where)
-        set_arithmetic(where, resolved, deterministic=False, training=False)
+        if where.type == "cuda":
+            set_arithmetic(where, resolved, deterministic=False, training=False)
         return cls(open_model(path, where), where, precision=resolved, **options)
 
     @overload
