@@ -1,6 +1,6 @@
 """From runs to tables and to the weights in the package; examples/camvid-gpu.sh calls it.
 
-    python benchmarks/results.py best HELD-OUT.json ...        # prints the file whose deepest head is best
+    python benchmarks/results.py best A.json,A2.json B.json,B2.json ...  # prints those whose deepest head is best
     python benchmarks/results.py table TITLE=EVAL.json ...     # Markdown: a row per file, a column per depth
     python benchmarks/results.py pack MODEL -o FILE --depth 4 --table NAME=EVAL.json ...
 
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from unetpp_cli.errors import UserError
@@ -34,6 +35,11 @@ def deepest(file: Path) -> float:
     """mIoU of the deepest head."""
     depths: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))["depths"]
     return float(depths[max(depths, key=int)]["miou"])
+
+
+def best(candidates: Sequence[str]) -> str:
+    """That one of `FILE,FILE,...` whose mean of the deepest heads' mIoU is the highest."""
+    return max(candidates, key=lambda files: fmean(deepest(Path(file)) for file in files.split(",")))
 
 
 def table(entries: Sequence[tuple[str, Path]]) -> str:
@@ -92,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("best").add_argument("files", type=Path, nargs="+")
+    commands.add_parser("best").add_argument("candidates", nargs="+", metavar="FILE.json,...")
     commands.add_parser("table").add_argument("entries", type=_entry, nargs="+", metavar="TITLE=FILE.json")
     packing = commands.add_parser("pack")
     packing.add_argument("model", type=Path)
@@ -101,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     packing.add_argument("--table", type=_entry, action="append", default=[], metavar="NAME=FILE.json")
     args = parser.parse_args(arguments)
     if args.command == "best":
-        print(max(args.files, key=deepest))
+        print(best(args.candidates))
     elif args.command == "table":
         print(table(args.entries))
     else:

@@ -87,12 +87,12 @@ class EpochSums:
         seconds: of training.
     """
 
+    hits: Tensor
+    labelled: Tensor
     samples: int = 0
     steps: int = 0
     loss: float = 0.0
     heads: list[float] = field(default_factory=list)
-    hits: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
-    labelled: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
     lr: float = 0.0
     seconds: float = 0.0
 

@@ -80,7 +80,7 @@ class TrainingRun:
     terms: str = ""
     deadline: float = math.inf
     epoch: int = 1
-    sums: EpochSums = field(default_factory=EpochSums)
+    sums: EpochSums = field(init=False)
     records: list[EpochRecord] = field(default_factory=list)
     best: float = -math.inf
     best_epoch: int = 0
@@ -90,6 +90,9 @@ class TrainingRun:
     _began: float = field(default_factory=time.perf_counter)
     _saved: float = field(default_factory=time.perf_counter)
     _saving_took: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.sums = EpochSums.empty(self.trainer.world)
 
     @property
     def config(self) -> TrainConfig:
