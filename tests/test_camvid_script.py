@@ -70,8 +70,8 @@ def test_every_candidate_is_a_training_that_can_begin(model: Path, camvid: Path)
     trainings = asked("train")
     names = {Path(args[args.index("--out") + 1]).name for args in trainings}
     assert names == {
-        *(f"search-{name}" for name in ("recipe", "full-size", "large-crop", "day", "ce", "lovasz", "ohem")),
-        *(f"search-{name}" for name in ("linear-heads", "decay", "distill", "blog")),
+        *(f"search-{name}" for name in ("recipe", "small-first", "unweighted", "large-crop", "day", "ce")),
+        *(f"search-{name}" for name in ("lovasz", "ohem", "linear-heads", "decay", "distill", "blog")),
         "final-ce",  # the best one
     }
     assert len(trainings) == 2 * len(names)  # in two slices each
@@ -101,6 +101,28 @@ def test_every_candidate_is_a_training_that_can_begin(model: Path, camvid: Path)
     assert len(asked("train")) == count  # what is done is not done twice
 
 
+def test_candidates_side_by_side_may_combine_changes(model: Path) -> None:
+    shutil.copy(model, "model.safetensors")
+    done = run(["data", "out"], ONLY="recipe ce+decay day blog", JOBS="3", EPOCHS="0")
+    assert done.returncode == 0, done.stderr
+    trainings = asked("train")
+    names = {Path(args[args.index("--out") + 1]).name for args in trainings}
+    assert names == {"search-recipe", "search-ce+decay", "search-day", "search-blog"}  # and no last training
+    combined = next(args for args in trainings if args[args.index("--out") + 1].endswith("ce+decay"))
+    assert combined[-4:] == ["--loss", "ce", "--set", "weight_decay=0.05"]
+    scored = [args for args in asked("eval") if "--hold-out=" in args]
+    assert len(scored) == len(names)  # on the benchmark's validation split too
+    rows = Path("out/table.md").read_text(encoding="utf-8").splitlines()
+    assert [row.split(" | ")[0] for row in rows if "day" in row] == ["| day", "| day, val"]
+
+
+def test_a_candidate_that_fails_is_named(model: Path) -> None:
+    done = run(["data", "out"], ONLY="recipe ce", JOBS="2")  # there is no model.safetensors to copy
+    assert done.returncode == 2
+    assert "recipe did not end well: out/search-recipe.log" in done.stderr
+    assert "No such file" in Path("out/search-recipe.log").read_text(encoding="utf-8")
+
+
 def test_a_teacher_is_trained_first(model: Path) -> None:
     shutil.copy(model, "model.safetensors")
     done = run(["data", "out"], TEACHER_WIDTH="32", ONLY="distill ce")
@@ -117,7 +139,9 @@ def test_a_teacher_is_trained_first(model: Path) -> None:
         ([], {}, "usage"),
         (["data"], {"ONLY": "distil"}, "no candidate 'distil'"),
         (["data"], {"ONLY": "blog"}, "ONLY names no candidate for the last training"),
+        (["data"], {"ONLY": "day+blogs"}, "no candidate 'blogs'"),
         (["data"], {"TEACHER_WIDTH": "wide"}, "TEACHER_WIDTH is wide"),
+        (["data"], {"JOBS": "0"}, "JOBS is 0"),
     ],
 )
 def test_what_makes_no_sense_is_said(
@@ -141,6 +165,7 @@ def test_a_table_has_a_row_per_report_and_a_column_per_depth(tmp_path: Path, mod
         return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
 
     assert results("best", "a.json", "b.json").stdout == "b.json\n"
+    assert results("best", "b.json,a.json", "a.json,a.json").stdout == "b.json,a.json\n"
     rows = results("table", "one=a.json", "x=y=b.json").stdout.splitlines()
     assert rows[0] == "|  | L1 | L2 | ensemble |"
     assert rows[2:] == ["| one | 25.0 | 50.0 (40.0-61.0) | 45.0 |", "| x=y |  | 75.0 |  |"]
