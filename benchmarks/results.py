@@ -1,6 +1,6 @@
 """From runs to tables and to the weights in the package; examples/camvid-gpu.sh calls it.
 
-    python benchmarks/results.py best A.json,A2.json B.json,B2.json ...  # prints those whose deepest head is best
+    python benchmarks/results.py best A.json,A2.json B.json ...  # prints those with the best deepest head
     python benchmarks/results.py table TITLE=EVAL.json ...     # Markdown: a row per file, a column per depth
     python benchmarks/results.py pack MODEL -o FILE --depth 4 --table NAME=EVAL.json ...
 

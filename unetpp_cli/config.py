@@ -87,6 +87,13 @@ class TrainConfig:
         "none",
         "Weights against class imbalance: none, enet (1/ln(1.02+p)), median-frequency, or a,b,c,...",
     )
+    logit_adjustment: float = _key(
+        0.0,
+        "With class_weights: how much of the weights' preference for rare classes is left to the training "
+        "alone; the network then predicts without it. 1 = all of it.",
+        low=0,
+        high=2,
+    )
     head_weights: str = _key(
         "uniform",
         "Weight of each head's loss: uniform, linear (1,2,3,4), exp (1,2,4,8), or a,b,c,d.",
@@ -340,6 +347,11 @@ def _refuse_bad_combinations(config: TrainConfig) -> None:
         raise UserError(
             "class_weights has no meaning for the loss 'lovasz', in which all classes count alike.",
             "Add --class-weights none, or choose --loss ce+lovasz.",
+        )
+    if config.logit_adjustment and config.class_weights == "none":
+        raise UserError(
+            "logit_adjustment has no meaning without class weights.",
+            "Leave it at 0, or add --class-weights enet.",
         )
     if config.distill_temperature <= 0:
         raise UserError(f"distill_temperature is {config.distill_temperature:g}, but must be above 0.")

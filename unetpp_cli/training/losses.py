@@ -50,6 +50,8 @@ class Criterion:
         void: classes whose pixels are never trained, besides `VOID`.
         distill: the share of a student's loss that is its distance from the teacher.
         temperature: of the distillation.
+        adjustment: (C,), added to the logits before any loss sees them, or None. The network learns logits
+            without it.
     """
 
     loss: str
@@ -62,6 +64,7 @@ class Criterion:
     void: tuple[int, ...] = ()
     distill: float = 0.0
     temperature: float = 1.0
+    adjustment: Tensor | None = None
 
     def norm(self, target: Tensor) -> Tensor:
         """What the pixel-wise losses of this micro-batch are divided by when it is alone.
@@ -109,7 +112,7 @@ class Criterion:
         norm = norm.clamp_min(SMALL)
         flat = known.flatten() if logits[0].is_cuda else known
         labels = Labels(flat, logits[0].shape[1], self.class_weights)
-        log_probs = [log_probabilities(head) for head in logits]
+        log_probs = [log_probabilities(self._adjusted(head)) for head in logits]
         losses = [self._head(one, labels, norm, share) for one in log_probs]
         if self.distill:
             losses = self._taught(losses, log_probs, labels, norm, teacher)
@@ -121,6 +124,9 @@ class Criterion:
             target = target.masked_fill(target == index, VOID)
         return target
 
+    def _adjusted(self, logits: Tensor) -> Tensor:
+        return logits if self.adjustment is None else logits + self.adjustment.view(1, -1, 1, 1)
+
     def _taught(
         self,
         losses: Sequence[Tensor],
@@ -130,7 +136,7 @@ class Criterion:
         teacher: Tensor | None,
     ) -> list[Tensor]:
         """The heads' losses with a share of each student's replaced by its distance from the teacher."""
-        outer = None if teacher is None else log_probabilities(teacher).detach()
+        outer = None if teacher is None else log_probabilities(self._adjusted(teacher)).detach()
         source = log_probs[-1].detach() if outer is None else outer
         students = log_probs[:-1] if outer is None else log_probs
         taught = [
@@ -165,9 +171,12 @@ def criterion(
         heads: number of heads.
 
     Raises:
-        UserError: label smoothing or class weights with a loss on which they have no effect, or bad weights.
+        UserError: bad class weights, or one of zero that the logits cannot be adjusted to.
     """
     weights = class_weights(config.class_weights, classes, pixels)
+    adjustment = None
+    if weights is not None and config.logit_adjustment:
+        adjustment = logit_adjustment(weights, config.logit_adjustment).to(device)
     return Criterion(
         loss=config.loss,
         class_weights=None if weights is None else torch.tensor(weights, device=device),
@@ -179,7 +188,35 @@ def criterion(
         void=classes.void,
         distill=config.distill,
         temperature=config.distill_temperature,
+        adjustment=adjustment,
     )
+
+
+def logit_adjustment(weights: Sequence[float], share: float) -> Tensor:
+    """What is added to the logits in training so that the network's own are freed of the class weights.
+
+    A network trained with class weights w gives class c about w_c times the odds that it has: rare classes
+    are found, but also where they are not. The weighted loss of logits + log w is at its least where the
+    logits are those of the unweighted classes (after the logit-adjusted loss of arXiv 2007.07314, which
+    shifts by class frequencies).
+
+    Args:
+        weights: (C,), above zero.
+        share: of log w that is added; 0..2.
+
+    Returns:
+        (C,) float32 with mean zero.
+
+    Raises:
+        UserError: a weight is zero.
+    """
+    if min(weights) <= 0:
+        raise UserError(
+            "logit_adjustment needs class weights above 0, and one of them is 0.",
+            "Give that class a small weight, or leave logit_adjustment at 0.",
+        )
+    logs = torch.tensor(weights, dtype=torch.float32).log()
+    return share * (logs - logs.mean())
 
 
 def head_weights(rule: str, heads: int) -> tuple[float, ...]:
