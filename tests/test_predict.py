@@ -134,7 +134,7 @@ INPUTS: list[tuple[list[str], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("inputs", "expected"), INPUTS, ids=str)
+@pytest.mark.parametrize(("inputs", "expected"), INPUTS, ids=lambda names: ",".join(sorted(names)))
 def test_every_kind_of_input_gives_the_same_masks(
     inputs: list[str], expected: set[str], pictures: Path, weights: Path
 ) -> None:

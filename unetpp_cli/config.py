@@ -90,7 +90,7 @@ class TrainConfig:
     logit_adjustment: float = _key(
         0.0,
         "With class_weights: how much of the weights' preference for rare classes is left to the training "
-        "alone; the network then predicts without it. 1 = all of it.",
+        "alone; the network then predicts without it. 1 = all of it, 0 = none.",
         low=0,
         high=2,
     )
@@ -100,8 +100,8 @@ class TrainConfig:
     )
     distill: float = _key(
         0.0,
-        "Share of the shallower heads' loss that is agreement with the deepest one (0.5, say): better heads "
-        "to prune to. With a teacher: of all heads' loss, with the teacher.",
+        "Share of the shallower heads' loss that is agreement with the deepest one (0.5, say). With a teacher: "
+        "of all heads' loss, with the teacher.",
         low=0,
         high=1,
     )
@@ -347,11 +347,6 @@ def _refuse_bad_combinations(config: TrainConfig) -> None:
         raise UserError(
             "class_weights has no meaning for the loss 'lovasz', in which all classes count alike.",
             "Add --class-weights none, or choose --loss ce+lovasz.",
-        )
-    if config.logit_adjustment and config.class_weights == "none":
-        raise UserError(
-            "logit_adjustment has no meaning without class weights.",
-            "Leave it at 0, or add --class-weights enet.",
         )
     if config.distill_temperature <= 0:
         raise UserError(f"distill_temperature is {config.distill_temperature:g}, but must be above 0.")
