@@ -88,12 +88,18 @@ def test_whoever_has_a_model_of_his_own_gets_that(
     assert "built-in" in used()  # a run on the demo is no model for photographs
     assert find_model(None, "demo")[0] == weights / "best.safetensors"
     Path("runs/mine/config.yaml").write_text("data: ./camvid\n", encoding="utf-8")
-    assert "the newest run" in used()
+    assert "(the newest run)" in used()
+    for ending, words in (
+        ("finished", "(the newest run)"),
+        ("interrupted", "newest run, not trained to its end"),
+    ):
+        Path("runs/mine/run.json").write_text(json.dumps({"starts": [{"ending": ending}]}), encoding="utf-8")
+        assert words in used()
     assert "built-in" not in used("--model", model)
     monkeypatch.setenv("UNETPP_MODEL", "camvid11")
-    assert str(WEIGHTS) in used()
+    assert "Model: camvid11.safetensors" in used()
     Path("camvid11").write_bytes(model.read_bytes())  # a file of that name comes first
-    assert str(WEIGHTS) not in used("--model", "camvid11")
+    assert "camvid11.safetensors" not in used("--model", "camvid11")
 
 
 def test_eval_scores_them_on_camvid_and_prune_cuts_them_here(camvid: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from conftest import TINY, unetpp
 from PIL import Image
 
+from unetpp_cli.cli.app import SPINS, main
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.masks import read_mask
 from unetpp_cli.network.header import read_header
@@ -413,3 +415,21 @@ def test_a_card_says_what_a_hub_wants_to_know(model: Path) -> None:
     assert recipe == dict(header.recipe)
     assert unetpp("info", model, "--card").stdout == result.stdout
     assert unetpp("info", model, "--card", "--json").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_that_wait_leave_the_cores_to_others(
+    given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "x")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["unetpp", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

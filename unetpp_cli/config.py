@@ -100,8 +100,8 @@ class TrainConfig:
     )
     distill: float = _key(
         0.0,
-        "Share of the shallower heads' loss that is agreement with the deepest one (0.5, say). With a teacher: "
-        "of all heads' loss, with the teacher.",
+        "Share of the shallower heads' loss that is agreement with the deepest one (0.5, say). With a "
+        "teacher: of all heads' loss, with the teacher.",
         low=0,
         high=1,
     )

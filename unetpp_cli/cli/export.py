@@ -97,12 +97,12 @@ def export(
     """
     from unetpp_cli.jobs.export import ExportRequest
     from unetpp_cli.jobs.export import export as run
-    from unetpp_cli.jobs.runs import find_model
+    from unetpp_cli.jobs.runs import find_model, shown
     from unetpp_cli.report import console
 
     path, why = find_model(model, data)
     if not model:
-        console.say(f"Model: {path} ({why})")
+        console.say(f"Model: {shown(path)} ({why})")
     run(
         ExportRequest(
             model=path,

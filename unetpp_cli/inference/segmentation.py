@@ -39,8 +39,8 @@ class Segmentation:
         text: model, depth and precision: what is written into a mask's file.
     """
 
-    image: Bytes
-    mask: Bytes
+    image: Bytes = field(repr=False)
+    mask: Bytes = field(repr=False)
     classes: ClassSet
     text: dict[str, str] = field(default_factory=dict)
     _ask: Callable[[], npt.NDArray[np.float32]] | None = field(default=None, repr=False)

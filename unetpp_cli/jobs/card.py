@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from unetpp_cli.network.built_in import BUILT_IN
 from unetpp_cli.network.cost import macs, parameters
 from unetpp_cli.network.header import Header, file_hash, read_header
 
@@ -66,13 +67,14 @@ def _what(header: Header) -> str:
 
 def _use(path: Path, header: Header) -> str:
     heads = header.architecture.heads
-    prune = f"unetpp prune --depth {heads[-2]} {path.name}\n" if len(heads) > 1 else ""
+    name = path.stem if path in BUILT_IN.values() else path.name  # either works where the file is
+    prune = f"unetpp prune --depth {heads[-2]} {name}\n" if len(heads) > 1 else ""
     return (
         "## Use\n\n```sh\n"
-        f"unetpp predict photo.png -o mask.png --model {path.name}\n"
+        f"unetpp predict photo.png -o mask.png --model {name}\n"
         f"{prune}```\n\n"
         "```python\nfrom unetpp_cli import Predictor\n\n"
-        f'predictor = Predictor.load("{path.name}")\n'
+        f'predictor = Predictor.load("{name}")\n'
         'predictor("photo.png").save("mask.png")\n```'
     )
 

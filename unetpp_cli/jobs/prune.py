@@ -15,7 +15,7 @@ from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.devices import choose_device, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult
-from unetpp_cli.jobs.runs import folder_for
+from unetpp_cli.jobs.runs import folder_for, shown
 from unetpp_cli.jobs.scoring.bench import Bench
 from unetpp_cli.jobs.scoring.choose import Limits, choose
 from unetpp_cli.jobs.scoring.savings import cost_json, savings_table
@@ -96,7 +96,7 @@ def prune(request: PruneRequest) -> Path | None:
     set_arithmetic(device, precision, deterministic=False, training=False)
     full = load_model(request.model)
     if request.why:
-        console.say(f"Model: {full.path} ({request.why})")
+        console.say(f"Model: {shown(Path(full.path))} ({request.why})")
     if request.output:
         _refuse_target(request, request.output, full)
     bench = Bench(device, precision, geometry or full.header.geometry)

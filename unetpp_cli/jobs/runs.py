@@ -6,6 +6,7 @@ and what there is to look at; `jobs.learning.run_folder` writes it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -103,8 +104,23 @@ def find_model(named: str | None, data: str | None = None) -> tuple[Path, str]:
         and (data == DEMO or data_of_run(weights) != DEMO)
     ]
     if found:
-        return max(found)[1], "the newest run"
+        weights = max(found)[1]
+        return weights, "the newest run" + ("" if _is_over(weights) else ", not trained to its end")
     return _built_in(CAMVID11), "the built-in CamVid weights"
+
+
+def _is_over(weights: Path) -> bool:
+    """Whether the training that left them ended by itself; True where that is not known."""
+    try:
+        starts = json.loads((weights.parent.parent / "run.json").read_text(encoding="utf-8"))["starts"]
+        return starts[-1]["ending"] in ("finished", "early stop")
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
+
+
+def shown(weights: Path) -> str:
+    """A weights file in a message: its path, or its name alone if it lies in the package."""
+    return weights.name if weights in BUILT_IN.values() else str(weights)
 
 
 def _from_afar(address: str) -> Path:

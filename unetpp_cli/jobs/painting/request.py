@@ -15,7 +15,7 @@ from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import parse_tiling
 from unetpp_cli.jobs.painting.outputs import Look, parse_formats
-from unetpp_cli.jobs.runs import find_model
+from unetpp_cli.jobs.runs import find_model, shown
 from unetpp_cli.report import console
 
 
@@ -77,7 +77,7 @@ def predictor_of(request: PredictRequest, device: torch.device, several: str = "
     path, why = find_model(request.model)
     model = open_model(path, device)
     predictor = Predictor(model, device, **options)
-    console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
+    console.say(f"Model: {shown(path)}" + ("" if why == request.model else f" ({why})"))
     text = predictor.text
     extra = "".join(f", {key} {text[key]}" for key in ("TTA", "Tile") if key in text)
     console.say(
