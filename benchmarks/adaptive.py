@@ -24,7 +24,7 @@ from benchmarks.measure import table
 from benchmarks.policies import Policy, Records, Trial, best_mixture, cross, fixed_depths, mixed
 from benchmarks.processes import say
 from benchmarks.quality import Images, confusion, open_images
-from unetpp_cli.inference.predictor import labels, restore
+from unetpp_cli.inference.logits import labels, restore
 from unetpp_cli.network.cost import macs
 
 SURE = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)

@@ -22,7 +22,7 @@ from benchmarks.quality import confusion, miou, open_images
 from unetpp_cli.data.dataset import chw
 from unetpp_cli.data.demo import render_scene
 from unetpp_cli.devices import autocast, place
-from unetpp_cli.inference.predictor import labels, normalize, restore
+from unetpp_cli.inference.logits import labels, normalize, restore
 from unetpp_cli.network.blog import load_blog
 
 CPU = torch.device("cpu")

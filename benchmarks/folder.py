@@ -34,8 +34,9 @@ from unetpp_cli.data.dataset import chw
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.images import decode_image
 from unetpp_cli.devices import autocast, place
-from unetpp_cli.inference.predictor import labels, normalize, restore
-from unetpp_cli.jobs.predict import PredictRequest, predict
+from unetpp_cli.inference.logits import labels, normalize, restore
+from unetpp_cli.jobs.painting.request import PredictRequest
+from unetpp_cli.jobs.predict import predict
 from unetpp_cli.masks import save_mask
 from unetpp_cli.network.blog import load_blog
 from unetpp_cli.network.header import Header

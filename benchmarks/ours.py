@@ -78,7 +78,7 @@ def our_epochs(
     from unetpp_cli.data.geometry import Geometry
     from unetpp_cli.data.layouts import open_dataset
     from unetpp_cli.data.loading import training_loader
-    from unetpp_cli.jobs import setup
+    from unetpp_cli.jobs.learning import setup
     from unetpp_cli.parallel import World
     from unetpp_cli.training.loop import EpochSums, train_epoch
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unetpp_cli.data.dataset import EvaluationExamples
 from unetpp_cli.data.layouts import open_dataset
-from unetpp_cli.inference.predictor import normalize
+from unetpp_cli.inference.logits import normalize
 from unetpp_cli.network.weights import Model, load_model
 
 Counts = npt.NDArray[np.float64]

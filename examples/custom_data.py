@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from unetpp_cli import open_dataset
 from unetpp_cli.config import resolve
-from unetpp_cli.jobs.resume import Request
+from unetpp_cli.jobs.learning.resume import Request
 from unetpp_cli.jobs.train import train
 
 

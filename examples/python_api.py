@@ -1,4 +1,4 @@
-"""UNet++ from Python: build, train a few steps, save, prune, use. Runs in seconds on a CPU.
+"""UNet++ from Python: use a trained one; build, train, save and prune one. Runs in seconds on a CPU.
 
 python examples/python_api.py
 """
@@ -25,7 +25,17 @@ def pictures(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return image.to(torch.uint8), disc.long()
 
 
-def main() -> None:
+def use_a_trained_one(folder: Path) -> None:
+    """Five lines: paths, Pillow images and arrays go in, one or a list; several threads may share it."""
+    predictor = Predictor.load()  # the built-in CamVid weights; else Predictor.load("model.safetensors")
+    street = np.full((360, 480, 3), 90, np.uint8)
+    found = predictor(street)
+    found.save(folder / "mask.png")
+    print(found.mask.shape, found.probabilities.shape, found.overlay(legend=True).shape, found.shares)
+
+
+def build_train_and_prune_one(folder: Path) -> None:
+    """The pieces that the command line is made of."""
     torch.manual_seed(0)
     mean, std = (0.25,) * 3, (0.2,) * 3
     network = UNetPlusPlus(num_classes=2, width=8, depth=3)
@@ -48,21 +58,24 @@ def main() -> None:
         std=std,
         geometry=Geometry.parse("native"),
     )
+    path = folder / "disc.safetensors"
+    save_model(path, network, header)
+    small, small_header = prune(load_model(path), depth=1)
+    save_model(folder / "disc-L1.safetensors", small, small_header)
+
+    images, masks = pictures(1)
+    image = images[0].permute(1, 2, 0).numpy()
+    for name in ("disc", "disc-L1"):
+        predictor = Predictor.load(folder / f"{name}.safetensors")
+        right = np.mean(predictor(image).mask == masks[0].numpy())
+        count = sum(p.numel() for p in predictor.network.parameters())
+        print(f"{name}: {count} parameters, {100 * right:.1f} % of the pixels right")
+
+
+def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "disc.safetensors"
-        save_model(path, network, header)
-        model = load_model(path)
-
-        small, small_header = prune(model, depth=1)
-        save_model(path.with_name("disc-L1.safetensors"), small, small_header)
-
-        images, masks = pictures(1)
-        image = images[0].permute(1, 2, 0).numpy()
-        for name in ("disc", "disc-L1"):
-            predictor = Predictor(load_model(path.with_name(f"{name}.safetensors")))
-            right = np.mean(predictor.mask(image) == masks[0].numpy())
-            count = sum(p.numel() for p in predictor.network.parameters())
-            print(f"{name}: {count} parameters, {100 * right:.1f} % of the pixels right")
+        use_a_trained_one(Path(folder))
+        build_train_and_prune_one(Path(folder))
 
 
 if __name__ == "__main__":

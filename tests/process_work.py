@@ -10,7 +10,7 @@ import torch
 from unetpp_cli.config import resolve
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.data.loading import Batch
-from unetpp_cli.jobs.setup import build_network, build_trainer
+from unetpp_cli.jobs.learning.setup import build_network, build_trainer
 from unetpp_cli.parallel import World, join
 from unetpp_cli.training.loop import train_step
 from unetpp_cli.training.losses import criterion

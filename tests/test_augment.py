@@ -8,6 +8,7 @@ import pytest
 from unetpp_cli.config import read_recipe
 from unetpp_cli.data.augment import Augmentation
 from unetpp_cli.data.loading import Sample, TrainingBatches, collate
+from unetpp_cli.data.progression import Progression
 from unetpp_cli.errors import UserError
 
 
@@ -116,3 +117,57 @@ def test_images_of_different_sizes_do_not_stack() -> None:
     samples = [Sample(torch.zeros(3, s, s), torch.zeros(s, s), s) for s in (4, 5)]
     with pytest.raises(UserError, match="4x4, 5x5"):
         collate(samples)
+
+
+def test_low_resolution_comes_first_and_shows_the_same_picture() -> None:
+    image, mask = scene()
+    spec = [{"RandomCrop": {"height": 48, "width": 40}}, "HorizontalFlip"]
+    full = Augmentation(spec, 1)
+    progressive = Augmentation(spec, 1, Progression.parse("0.5:0.5,0.75:0.25", 8))
+    for epoch, size in [
+        (1, (24, 20)),
+        (4, (24, 20)),
+        (5, (36, 30)),
+        (6, (36, 30)),
+        (7, (48, 40)),
+        (9, (48, 40)),
+    ]:
+        out, labels = progressive(image, mask, epoch, 3)
+        whole, their_labels = full(image, mask, epoch, 3)
+        assert out.shape == (*size, 3)
+        assert labels.shape == size
+        assert set(np.unique(labels)) <= set(np.unique(their_labels))
+        assert abs(out.mean() - whole.mean()) < 2
+        inner = np.abs(out[..., 0].astype(float) - 20.0 * labels)  # the image follows its mask but at edges
+        assert np.mean(inner > 0) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "epochs", "stages", "full"),
+    [
+        ("", 10, (), 1),
+        ("0.5:0.6,0.75:0.2", 10, ((6, 0.5), (8, 0.75)), 9),
+        ("0.5:1", 3, ((3, 0.5),), 4),
+        ("0.3:0.05,0.5:0.55,0.6:0.3,0.7:0.1", 20, ((1, 0.3), (12, 0.5), (18, 0.6), (20, 0.7)), 21),
+        ("0.5:0.1", 3, ((0, 0.5),), 1),  # too short a share to be an epoch
+    ],
+)
+def test_stages_of_a_progression(
+    text: str, epochs: int, stages: tuple[tuple[int, float], ...], full: int
+) -> None:
+    progression = Progression.parse(text, epochs)
+    assert progression.stages == stages
+    assert progression.full == full
+
+
+def test_what_a_progression_costs() -> None:
+    assert Progression.parse("0.5:0.5", 4).cost(4) == pytest.approx((0.25 * 2 + 2) / 4)
+    assert Progression().cost(4) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["0.5", "0.5:", "a:b", "0:0.5", "1.5:0.5", "0.5:1.5", "0.5:0.6;0.7:0.2", "0.5:0.6,0.75:0.5"]
+)
+def test_bad_progressions_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="progressive cannot be"):
+        Progression.parse(text, 10)

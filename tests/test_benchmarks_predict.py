@@ -18,7 +18,7 @@ from PIL import Image
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.devices import resolve_precision
 from unetpp_cli.inference.metrics import Scores
-from unetpp_cli.jobs.predict import PredictRequest
+from unetpp_cli.jobs.painting.request import PredictRequest
 from unetpp_cli.network.cost import macs, parameters
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import architecture_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import Cost, DepthResult, Scores
-from unetpp_cli.jobs.choose import Limits, choose
+from unetpp_cli.jobs.scoring.choose import Limits, choose
 
 PAIR = ClassSet("custom", ("grass", "sky"), ((10, 200, 30), (0, 90, 250)))
 PIXELS = 10_000

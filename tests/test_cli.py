@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from conftest import TINY, unetpp
 from PIL import Image
 
+from unetpp_cli.cli.app import SPINS, main
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.masks import read_mask
 from unetpp_cli.network.header import read_header
@@ -261,9 +263,6 @@ def test_predict_globs_and_broken_images(model: Path, pictures: Path) -> None:
 
 
 def test_predict_finds_the_newest_run(run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = unetpp("predict", pictures / "a.png")
-    assert result.exit_code == 2
-    assert "unetpp train --data demo" in result.output
     weights = Path("runs/mine/weights")
     weights.mkdir(parents=True)
     (weights / "best.safetensors").write_bytes((run / "weights/best.safetensors").read_bytes())
@@ -390,3 +389,47 @@ def test_every_public_name_is_there() -> None:
         assert getattr(unetpp_cli, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = unetpp_cli.nothing
+
+
+# --- the model card
+
+
+def test_a_card_says_what_a_hub_wants_to_know(model: Path) -> None:
+    import yaml
+
+    result = unetpp("info", model, "--card")
+    assert result.exit_code == 0, result.output
+    _, front, body = result.stdout.split("---\n", 2)
+    facts = yaml.safe_load(front)
+    assert facts["pipeline_tag"] == "image-segmentation"
+    assert facts["license"] == "other"  # CamVid's
+    header = read_header(model)[0]
+    for depth in ("1", "2"):
+        score = 100 * header.metrics["val"][depth]["miou"]
+        assert f"| L{depth} | {score:.1f} |" in body
+    for name in header.classes.names:
+        assert f"| {name} |" in body
+    assert header.data["fingerprint"] in body
+    assert "non-commercial" in body
+    recipe = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
+    assert recipe == dict(header.recipe)
+    assert unetpp("info", model, "--card").stdout == result.stdout
+    assert unetpp("info", model, "--card", "--json").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_that_wait_leave_the_cores_to_others(
+    given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "x")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["unetpp", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

@@ -46,13 +46,33 @@ def test_deterministic_slices_end_as_the_whole(loss: str, precision: str, camvid
     assert_same_run(Path("whole"), Path("cut"))
 
 
-@pytest.mark.parametrize("extra", [[], ["--compile"], ["--precision", "fp16"], ["--batch-size", "auto"]])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [],
+        ["--compile"],
+        ["--precision", "fp16"],
+        ["--batch-size", "auto"],
+        ["--distill", "0.5"],
+        ["--progressive", "0.5:0.5"],
+    ],
+)
 def test_it_trains_on_the_gpu(extra: list[str], camvid: Path) -> None:
     trained("--data", camvid, *GPU, *extra, "--out", "run")
     records = read_history("run/history.csv")
     assert records[-1].train_loss < records[0].train_loss
     start = json.loads(Path("run/run.json").read_text("utf-8"))["starts"][0]
     assert torch.cuda.get_device_name(0) in start["hardware"]["device"]
+
+
+def test_a_teacher_on_the_gpu_teaches_as_on_the_cpu(camvid: Path, model: Path) -> None:
+    for name, gpus in (("cpu", "cpu"), ("gpu", "0")):
+        trained(
+            *("--data", camvid, *GPU, "--gpus", gpus, "--precision", "fp32", "--epochs", "1", "--out", name),
+            *("--distill", "0.5", "--teacher", model, "--batch-size", "auto" if gpus == "0" else "2"),
+        )
+    (one,), (other,) = (read_history(f"{name}/history.csv") for name in ("cpu", "gpu"))
+    assert one.train_heads.keys() == other.train_heads.keys()
 
 
 def test_the_gpu_learns_what_the_cpu_learns(camvid: Path) -> None:

@@ -87,6 +87,13 @@ def test_a_model_does_not_differ_from_itself(model: Path, camvid: Path) -> None:
     assert difference["interval"] == [0, 0]
 
 
+def test_the_same_weights_twice_are_told(model: Path, camvid: Path) -> None:
+    Path("copy.safetensors").write_bytes(model.read_bytes())
+    result = unetpp("eval", model, "copy.safetensors", "--data", camvid, "--split", "val", "--no-timing")
+    assert result.exit_code == 0, result.output
+    assert "copy.safetensors hold the same weights" in " ".join(result.output.split())
+
+
 def test_what_each_depth_gives_and_costs_stands_in_the_csv(model: Path, camvid: Path) -> None:
     result = unetpp("eval", model, "--data", camvid, "--csv")
     assert result.exit_code == 0, result.output
@@ -229,6 +236,6 @@ def test_what_intervals_mean_is_said(
 
 
 def test_the_worst_images_come_from_different_places() -> None:
-    from unetpp_cli.jobs.evaluation_folder import _spread
+    from unetpp_cli.jobs.scoring.evaluation_folder import _spread
 
     assert _spread([5, 4, 9, 1, 0, 2], [0, 0, 1, 1, 2, 2, 2, 3, 3, 3]) == [5, 9, 1, 2]

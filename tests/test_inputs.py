@@ -13,8 +13,8 @@ import layouts
 import pytest
 
 from unetpp_cli.errors import UserError
-from unetpp_cli.jobs.inputs import Item, Scan
-from unetpp_cli.jobs.outputs import Existing, Look, Naming, parse_formats, refuse_collisions
+from unetpp_cli.jobs.painting.inputs import Item, Scan
+from unetpp_cli.jobs.painting.outputs import Existing, Look, Naming, parse_formats, refuse_collisions
 
 FILES = dict.fromkeys(
     (
@@ -22,7 +22,7 @@ FILES = dict.fromkeys(
         "drive/b.JPG",
         "drive/below/a.png",
         "drive/below/deep/c.tif",
-        "drive/notes.txt",
+        "drive/notes.raw",
         "drive/.hidden.png",
         "drive/.git/x.png",
         "drive/__MACOSX/a.png",
@@ -49,7 +49,7 @@ def below(*inputs: object, output: str | None = None) -> list[str]:
     ("inputs", "expected"),
     [
         (["drive/a.png"], ["a.png"]),
-        (["drive/notes.txt"], ["notes.txt"]),  # named, so wanted
+        (["drive/notes.raw"], ["notes.raw"]),  # named, so wanted
         (["drive/a_mask.png"], ["a_mask.png"]),
         (["drive"], WHOLE),
         (["drive/"], WHOLE),
@@ -58,7 +58,7 @@ def below(*inputs: object, output: str | None = None) -> list[str]:
         (["drive/*"], ["a.png", "b.JPG", "c_mask.png"]),
         (["drive/*/*.png"], ["below/a.png"]),
         (["drive/**/*.[pt]*"], ["a.png", "c_mask.png", "below/a.png", "below/deep/c.tif"]),
-        (["drive/*.txt"], ["notes.txt"]),  # nothing that looks like a picture: what matches
+        (["drive/*.raw"], ["notes.raw"]),  # nothing that looks like a picture: what matches
         (["drive/b.JPG", "drive/below"], ["b.JPG", "a.png", "deep/c.tif"]),
     ],
     ids=str,

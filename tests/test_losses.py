@@ -23,6 +23,7 @@ from unetpp_cli.training.losses import (
     class_weights,
     criterion,
     head_weights,
+    logit_adjustment,
 )
 from unetpp_cli.training.pixel_losses import Labels, log_probabilities
 
@@ -501,6 +502,7 @@ def test_the_criterion_is_what_the_config_says() -> None:
     assert (one.loss, one.threshold, one.keep, one.void) == ("ohem", 0.4, 0.2, CAMVID32.void)
     assert one.class_weights is not None
     assert made(loss="ce+lovasz", label_smoothing=0.1).smoothing == 0.1
+    assert made(class_weights="enet").adjustment is None
     for loss in LOSSES:
         assert made(loss=loss).loss == loss
     with pytest.raises(UserError, match="must be 0 to 1"):
@@ -514,3 +516,38 @@ def test_what_has_no_effect_is_refused(loss: str) -> None:
     if loss == "lovasz":
         with pytest.raises(UserError, match="class_weights has no meaning"):
             made(loss=loss, class_weights="enet")
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "lovasz"])
+def test_adjusted_logits_are_all_that_a_loss_sees(loss: str) -> None:
+    logits, target = logits_and_target()
+    shift = logit_adjustment(WEIGHTS.tolist(), 0.75)
+    assert shift.mean() == pytest.approx(0, abs=1e-6)
+    assert (shift[3] - shift[2]).item() == pytest.approx(0.75 * math.log(6), rel=1e-5)
+    adjusted = one_head(loss, WEIGHTS, adjustment=shift)
+    there = value_and_gradient(adjusted, logits, target)
+    here = value_and_gradient(one_head(loss, WEIGHTS), logits + shift.view(1, -1, 1, 1), target)
+    assert there[0] == pytest.approx(here[0])
+    assert torch.equal(there[1], here[1])
+
+
+def test_with_all_of_it_a_network_learns_the_classes_true_shares() -> None:
+    """The weighted loss is at its least, its gradient zero, at the logarithms of the shares."""
+    target = torch.tensor([0] * 5 + [1] * 3 + [2] * 2 + [3] * 9 + [4]).view(1, 4, 5)
+    shares = torch.bincount(target.flatten()) / target.numel()
+    logits = shares.log().view(1, -1, 1, 1).expand(1, 5, 4, 5)
+    adjusted = one_head("ce", WEIGHTS, adjustment=logit_adjustment(WEIGHTS.tolist(), 1.0))
+    _, gradient = value_and_gradient(adjusted, logits, target)
+    assert gradient.sum((0, 2, 3)).abs().max() < 1e-6
+    _, plain = value_and_gradient(one_head("ce", WEIGHTS), logits, target)
+    assert plain.sum((0, 2, 3)).abs().max() > 0.01
+
+
+def test_the_adjustment_is_what_the_config_says() -> None:
+    weights = ",".join(str(1 + index) for index in range(len(CAMVID32)))
+    adjustment = made(class_weights=weights, logit_adjustment=0.5).adjustment
+    assert adjustment is not None
+    assert torch.equal(adjustment, logit_adjustment([1.0 + index for index in range(len(CAMVID32))], 0.5))
+    assert made(logit_adjustment=0.5).adjustment is None  # as --class-weights none leaves the camvid recipe
+    with pytest.raises(UserError, match="class weights above 0"):
+        made(class_weights=weights.replace("1,", "0,", 1), logit_adjustment=0.5)

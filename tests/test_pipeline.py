@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetpp_cli.errors import UserError
-from unetpp_cli.jobs.pipeline import Closed, Read, Room, WriteBehind, batches, read_ahead
+from unetpp_cli.jobs.painting.pipeline import Closed, Read, Room, WriteBehind, batches, read_ahead
 
 
 def threads_named(prefix: str) -> list[threading.Thread]:

@@ -29,12 +29,13 @@ from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import ABANDONED
-from unetpp_cli.inference.predictor import Prediction, Predictor
+from unetpp_cli.inference.prediction import Prediction
+from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import Tiling
-from unetpp_cli.jobs.encoding import Writer
-from unetpp_cli.jobs.inputs import Item, Scan
-from unetpp_cli.jobs.outputs import Look, Naming
-from unetpp_cli.jobs.painting import Manner, Totals, paint
+from unetpp_cli.jobs.painting.encoding import Writer
+from unetpp_cli.jobs.painting.inputs import Item, Scan
+from unetpp_cli.jobs.painting.outputs import Look, Naming
+from unetpp_cli.jobs.painting.paint import Manner, Totals, paint
 from unetpp_cli.masks import read_mask, save_mask
 from unetpp_cli.network.weights import load_model, save_model
 
@@ -133,7 +134,7 @@ INPUTS: list[tuple[list[str], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("inputs", "expected"), INPUTS, ids=str)
+@pytest.mark.parametrize(("inputs", "expected"), INPUTS, ids=lambda names: ",".join(sorted(names)))
 def test_every_kind_of_input_gives_the_same_masks(
     inputs: list[str], expected: set[str], pictures: Path, weights: Path
 ) -> None:
@@ -621,6 +622,14 @@ def test_probabilities_that_break_off_leave_nothing(error: type[BaseException] |
 # --- refusals: one line, exit code 2, nothing written
 
 
+def test_a_list_without_its_sign_is_told_from_a_picture(pictures: Path) -> None:
+    Path("names.txt").write_text("in/a.png\n", encoding="utf-8")
+    result = unetpp("predict", "names.txt", "-o", "m")
+    assert result.exit_code == 2
+    assert "write @names.txt" in result.output
+    assert not Path("m").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -643,7 +652,8 @@ def test_probabilities_that_break_off_leave_nothing(error: type[BaseException] |
         (["in", "-o", "in"], "the masks would lie among the images"),
         (["in/below", "in/below/deep", "in", "in/*.png", "-o", "in"], "-o in:"),
         (["@none.txt"], "cannot read the list"),
-        (["in", "--overlay"], "--overla"),
+        (["in", "--overlapp"], "--overlap"),
+        (["in", "--depth", "auto"], "only prune chooses one"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

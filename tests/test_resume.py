@@ -242,3 +242,60 @@ def test_a_state_that_diverged_never_replaces_a_good_one(tmp_path: Path) -> None
         save_state(path, a_state(step=6, tensors={"network.w": torch.tensor([1.0, float("nan")])}))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def test_stages_and_teachers_are_resumed_exactly(model: Path, camvid: Path) -> None:
+    """Small samples first, a teacher, and a stop after each step."""
+    more = [*LONG, "--progressive", "0.5:0.5", "--distill", "0.5", "--teacher", model, "--accumulate", "2"]
+    trained("--data", camvid, "--out", "once", *more)
+    output = trained("--data", camvid, "--out", "cut", "--time-limit", "0.001s", *more)
+    while "Trained" not in output and "trained to its end" not in output:
+        output = trained("--resume", "cut", "--time-limit", "0.001s")
+        assert "teacher is not" not in output
+    assert_same_run(Path("once"), Path("cut"))
+    plain = [*LONG, "--distill", "0.5", "--teacher", model, "--accumulate", "2"]
+    trained("--data", camvid, "--out", "full", *plain)
+    assert rows(Path("full"))[0] != rows(Path("once"))[0]
+
+
+def test_another_teacher_and_other_stages_are_told(model: Path, run: Path, camvid: Path) -> None:
+    Path("t.safetensors").write_bytes(model.read_bytes())
+    options = ["--distill", "0.5", "--teacher", "t.safetensors", "--progressive", "0.5:0.5"]
+    trained("--data", camvid, "--out", "mine", *LONG, *options, "--time-limit", "0.001s")
+    Path("t.safetensors").write_bytes((run / "weights/epoch-0001.safetensors").read_bytes())
+    output = trained("--resume", "mine", "--epochs", "8")
+    assert "The teacher is not the one that the run began with" in output
+    assert "samples are at full size from epoch 5 on, not 3" in output
+    Path("t.safetensors").unlink()
+    result = unetpp("train", "--resume", "mine", "--epochs", "9")
+    assert result.exit_code == 2
+    assert "--teacher t.safetensors" in result.output
+
+
+def test_patience_waits_for_scores_at_full_size(camvid: Path) -> None:
+    options = [*TINY, "--epochs", "60", "--lr", "1e-12", "--patience", "2", "--set", "val_every=2"]
+    trained("--data", camvid, "--out", "plain", *options)
+    trained("--data", camvid, "--out", "small", *options, "--progressive", "0.5:0.6")
+    plain, small = (len(read_history(f"{name}/history.csv")) for name in ("plain", "small"))
+    assert plain < 36 < small < 60
+    assert plain % 2 == small % 2 == 0  # judged where there is a new score
+
+
+def test_auto_takes_over_a_start_that_was_killed_before_its_first_state(camvid: Path) -> None:
+    trained("--data", camvid, "--out", "run", "--resume", "auto", *LONG, "--time-limit", "0.001s")
+    for name in ("state.safetensors", "weights", "samples"):  # as after a kill while the pictures were drawn
+        for path in sorted(Path("run").glob(f"{name}*"), reverse=True):
+            for inner in path.iterdir() if path.is_dir() else ():
+                inner.unlink()
+            path.rmdir() if path.is_dir() else path.unlink()
+    assert Path("run/config.yaml").exists()
+    refused = unetpp("train", "--data", camvid, "--out", "run", *LONG)
+    assert refused.exit_code == 2
+    assert "exists already" in refused.output
+    output = trained("--data", camvid, "--out", "run", "--resume", "auto", *LONG)
+    assert "Trained 4 epochs" in output
+    Path("other").mkdir()
+    Path("other/thesis.txt").write_text("mine", encoding="utf-8")
+    refused = unetpp("train", "--data", camvid, "--out", "other", "--resume", "auto", *LONG)
+    assert refused.exit_code == 2
+    assert Path("other/thesis.txt").read_text(encoding="utf-8") == "mine"

@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import layouts
 import pytest
 from conftest import TINY, unetpp
 
+from unetpp_cli.network.header import read_header
 from unetpp_cli.report.history import read_history
 
 pytestmark = pytest.mark.slow
@@ -112,3 +114,55 @@ def test_check_exits_with_2_on_bad_data(tmp_path: Path) -> None:
     result = unetpp("check", data)
     assert result.exit_code == 2
     assert Path(name).stem in result.output
+
+
+def test_the_script_for_a_gpu_trains_scores_and_packs(camvid: Path, tmp_path: Path) -> None:
+    """Tiny, on the CPU: from the candidates to the table and the weights, and nothing twice."""
+    settings = {
+        **os.environ,
+        "UNETPP": f"{sys.executable} -m unetpp_cli",
+        "PYTHON": sys.executable,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "GPUS": "cpu",
+        "SEARCH_WIDTH": "4",
+        "SEARCH_EPOCHS": "2",
+        "WIDTH": "4",
+        "EPOCHS": "2",
+        "TEACHER_WIDTH": "6",
+        "ONLY": "recipe large-crop",
+    }
+    script = ["bash", str(ROOT / "examples/camvid-gpu.sh"), str(camvid), "out"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, env=settings)
+    assert done.returncode == 0, done.stderr
+    table = Path("out/table.md").read_text(encoding="utf-8")
+    for row in ("recipe", "large-crop", "val", "test", "test, mirrored, three sizes"):
+        assert re.search(rf"^\| {row} (\| [\d.]+( \([\d.]+-[\d.]+\))? ){{5}}\|$", table, re.MULTILINE), table
+    header, _ = read_header("out/camvid11.safetensors")
+    assert header.recipe["distill"] == 0.5
+    assert header.recipe["width"] == 4
+    assert header.data["train"] == 5
+    assert "0001TP held out (width 4)" in header.metrics
+    crops = read_header("out/search-large-crop/weights/last.safetensors")[0]
+    assert "320" in str(crops.recipe["augment"])
+    assert crops.data["train"] == 3
+    runs = {path: path.stat().st_mtime_ns for path in Path("out").glob("*/run.json")}
+    assert len(runs) == 4
+    again = subprocess.run(script, capture_output=True, text=True, check=False, env=settings)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in runs} == runs
+    longer = {**settings, "EPOCHS": "3"}
+    refused = subprocess.run(script, capture_output=True, text=True, check=False, env=longer)
+    assert refused.returncode == 2
+    assert "was begun with other options" in refused.stderr
+
+
+def test_the_wheel_carries_recipes_weights_and_their_terms(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(tmp_path), str(ROOT)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("unetpp-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"unetpp_cli/recipes/{name}.yaml" for name in ("quick", "camvid", "blog")} <= names
+    assert {"unetpp_cli/weights/camvid11.safetensors", "unetpp_cli/weights/TERMS.md"} <= names
+    assert "unetpp_cli/py.typed" in names
+    assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)

@@ -55,6 +55,16 @@ def test_every_option_of_the_optimisation_reaches_it(args: list[str], camvid: Pa
     assert here.val != there.val or here.lr != there.lr
 
 
+def test_the_preference_of_class_weights_can_be_left_to_the_training(camvid: Path) -> None:
+    losses = {}
+    for share in ("0", "1"):
+        trained(
+            "--data", camvid, "--class-weights", "enet", "--set", f"logit_adjustment={share}", "--out", share
+        )
+        losses[share] = read_history(f"{share}/history.csv")[0].train_loss
+    assert losses["0"] != losses["1"]
+
+
 def test_deterministic_costs_nothing_on_a_cpu(camvid: Path, tmp_path: Path) -> None:
     trained("--data", camvid, "--deterministic")
     first = load_file(LAST)

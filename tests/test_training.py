@@ -16,7 +16,7 @@ from unetpp_cli.config import TrainConfig, resolve
 from unetpp_cli.data.classes import VOID
 from unetpp_cli.data.loading import Batch
 from unetpp_cli.errors import UserError
-from unetpp_cli.jobs.setup import build_network, build_trainer
+from unetpp_cli.jobs.learning.setup import build_network, build_trainer
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.parallel import World
 from unetpp_cli.training.loop import EpochSums, Step, Trainer, Wishes, train_epoch

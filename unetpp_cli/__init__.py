@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from unetpp_cli.errors import UserError
     from unetpp_cli.inference.metrics import Scores
     from unetpp_cli.inference.passes import Passes
-    from unetpp_cli.inference.predictor import Prediction, Predictor
+    from unetpp_cli.inference.prediction import Prediction
+    from unetpp_cli.inference.predictor import Predictor
+    from unetpp_cli.inference.segmentation import Segmentation
     from unetpp_cli.inference.tiles import Tiling
     from unetpp_cli.network.header import Header, read_header
     from unetpp_cli.network.pruning import prune
@@ -32,9 +34,10 @@ _HOMES = {
     "Header": "network.header",
     "Model": "network.weights",
     "Passes": "inference.passes",
-    "Prediction": "inference.predictor",
+    "Prediction": "inference.prediction",
     "Predictor": "inference.predictor",
     "Scores": "inference.metrics",
+    "Segmentation": "inference.segmentation",
     "Tiling": "inference.tiles",
     "UNetPlusPlus": "network.unetpp",
     "UserError": "errors",
@@ -55,6 +58,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Scores",
+    "Segmentation",
     "Tiling",
     "UNetPlusPlus",
     "UserError",

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from unetpp_cli.data.geometry import Geometry
+from unetpp_cli.data.progression import Progression
 from unetpp_cli.errors import UserError, nearest
-from unetpp_cli.values import as_number, as_text, numbers, seconds
+from unetpp_cli.values import as_number, as_text, numbers, read_names, seconds
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,16 +47,24 @@ class TrainConfig:
     """Everything that decides a training. See `describe` for each key's meaning."""
 
     # What is read
-    data: str = _key("", "Folder, .zip or .tar of images and masks, or 'demo'.", run=True)
+    data: str = _key(
+        "", "Folder, .zip or .tar of images and masks, an https:// address, or 'demo'.", run=True
+    )
     classes: str = _key("", "Class set: camvid11, camvid32, camvid33; empty = the data's own.")
     split_by: str = _key(
         "", "'segnet': the CamVid benchmark's frame lists; 'random'; empty = the data's own split."
     )
+    hold_out: str = _key("", "Sequences, beginnings of names or names that become val: 0001TP, say.")
     channels: int = _key(3, "Channels of the input image: 3 (RGB) or 1 (grey).", low=1, high=3)
     size: str = _key("fit 360", "Size at which images meet the network: 224x224, 360 (short side) or native.")
     mean: list[float] = _key(list(IMAGENET_MEAN), "Mean per channel of pixel values 0..1.")
     std: list[float] = _key(list(IMAGENET_STD), "Standard deviation per channel of pixel values 0..1.")
     augment: list[Any] = _key([], "Albumentations transforms by name, in order, each with its arguments.")
+    progressive: str = _key(
+        "",
+        "Low resolution first: SCALE:SHARE of the epochs, ..., such as 0.5:0.6,0.75:0.2; the rest is at full "
+        "size. Empty = full size throughout.",
+    )
     # The network
     width: int = _key(32, "Channels of the top row; row i has width * 2^i.", low=1, high=1024)
     depth: int = _key(4, "How often the image is halved; there is a head at each depth.", low=1, high=8)
@@ -78,9 +87,29 @@ class TrainConfig:
         "none",
         "Weights against class imbalance: none, enet (1/ln(1.02+p)), median-frequency, or a,b,c,...",
     )
+    logit_adjustment: float = _key(
+        0.0,
+        "With class_weights: how much of the weights' preference for rare classes is left to the training "
+        "alone; the network then predicts without it. 1 = all of it, 0 = none.",
+        low=0,
+        high=2,
+    )
     head_weights: str = _key(
         "uniform",
         "Weight of each head's loss: uniform, linear (1,2,3,4), exp (1,2,4,8), or a,b,c,d.",
+    )
+    distill: float = _key(
+        0.0,
+        "Share of the shallower heads' loss that is agreement with the deepest one (0.5, say). With a "
+        "teacher: of all heads' loss, with the teacher.",
+        low=0,
+        high=1,
+    )
+    distill_temperature: float = _key(
+        1.0, "For 'distill': logits are divided by this first; above 1 the less likely classes count more."
+    )
+    teacher: str = _key(
+        "", "For 'distill': weights file or run folder of a trained network, wider perhaps.", run=True
     )
     optimizer: str = _key("adamw", "Optimiser.", choices=("adamw", "sgd"))
     lr: float = _key(1e-3, "Learning rate at its highest.", low=0)
@@ -101,7 +130,9 @@ class TrainConfig:
     clip: float = _key(0.0, "Largest norm of the gradient; 0 = no clipping.", low=0)
     ema: float = _key(0.0, "Decay of the averaged weights (0.998, say); 0 = off.", low=0, high=0.99999)
     drop_last: bool = _key(True, "Leave out the last, smaller batch of an epoch.")
-    patience: int = _key(0, "Stop after so many epochs without a better val mIoU; 0 = never.", low=0)
+    patience: int = _key(
+        0, "Stop after so many epochs at full size without a better val mIoU; 0 = never.", low=0
+    )
     init_from: str = _key("", "Weights file or run folder to start from; what fits is taken over.", run=True)
     # How it runs
     seed: int = _key(17, "Seed of weights, sample order and augmentation.", low=0)
@@ -257,7 +288,11 @@ def _checked(origin: str, key: str, value: Any) -> Any:
             return AUTO_BATCH
         return as_number(name, value, wanted, metadata["low"], metadata["high"])
     if wanted is str:
+        if key == "hold_out" and isinstance(value, (int, float)):
+            raise UserError(f"{name} is the number {value}.", "Put the name into quotes: '0016'.")
         text = as_text(value)
+        if key == "hold_out":
+            text = read_names(text)
         if metadata["choices"] and text not in metadata["choices"]:
             raise UserError(
                 f"{name} cannot be '{text}'.{nearest(text, metadata['choices'])}",
@@ -275,6 +310,7 @@ def _refuse_bad_combinations(config: TrainConfig) -> None:
     """Everything that can be said before the data is touched."""
     Geometry.parse(config.size)
     seconds(config.time_limit)
+    Progression.parse(config.progressive, config.epochs)
     if config.compile and config.deterministic:
         raise UserError(
             "compile and deterministic exclude each other: compiled kernels need not repeat bit for bit.",
@@ -311,6 +347,14 @@ def _refuse_bad_combinations(config: TrainConfig) -> None:
         raise UserError(
             "class_weights has no meaning for the loss 'lovasz', in which all classes count alike.",
             "Add --class-weights none, or choose --loss ce+lovasz.",
+        )
+    if config.distill_temperature <= 0:
+        raise UserError(f"distill_temperature is {config.distill_temperature:g}, but must be above 0.")
+    if config.teacher and not config.distill:
+        raise UserError("There is a teacher, but distill is 0.", "Add --distill 0.5, or leave --teacher out.")
+    if config.distill and not config.teacher and (config.depth == 1 or not config.deep_supervision):
+        raise UserError(
+            "distill: the network has no shallower head to teach.", "Leave it out, or name a --teacher MODEL."
         )
     if config.optimizer == "adamw" and config.nesterov:
         raise UserError("nesterov belongs to SGD.", "Add --optimizer sgd, or leave nesterov out.")

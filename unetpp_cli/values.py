@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 import re
 import typing
+from pathlib import Path
 from typing import Any
 
 from unetpp_cli.errors import UserError
+
+DEMO = "demo"
+"""What `--data` says for the embedded scenes."""
 
 
 def as_text(value: Any) -> str:
@@ -51,6 +55,30 @@ def numbers(text: str) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         return None
+
+
+def read_names(text: str) -> str:
+    """`@FILE` as the names in that file, one a line, with commas between them; other text as it is.
+
+    Comments (`#`), folders and the suffixes of pictures are left out: `ls > FILE` makes such a file.
+
+    Raises:
+        UserError: the file cannot be read, or names nothing.
+    """
+    if not text.startswith("@"):
+        return text
+    path = Path(text[1:])
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UserError(
+            f"--hold-out {text}: cannot read the list {path}: {reason}.", "Write one name a line."
+        ) from error
+    names = [line.strip().replace("\\", "/").rpartition("/")[2] for line in lines if not line.startswith("#")]
+    if not any(names):
+        raise UserError(f"--hold-out {text}: the list {path} names nothing.", "Write one name a line.")
+    return ",".join(re.sub(r"\.(png|jpe?g|tiff?|bmp|webp)$", "", name, flags=re.I) for name in names if name)
 
 
 def seconds(text: str) -> float:

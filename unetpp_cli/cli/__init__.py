@@ -5,6 +5,6 @@ once. The order of the imports is the order in which the commands are listed.
 """
 
 from unetpp_cli.cli.app import app, main  # noqa: I001
-from unetpp_cli.cli import train, evaluate, predict, prune, data, weights  # noqa: F401
+from unetpp_cli.cli import train, evaluate, predict, prune, export, data, weights  # noqa: F401
 
 __all__ = ["app", "main"]

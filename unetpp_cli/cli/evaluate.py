@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import (
     DATA,
@@ -13,6 +14,7 @@ from unetpp_cli.cli.options import (
     RUN,
     DataOption,
     GpusOption,
+    HoldOutOption,
     OverlapOption,
     Precision,
     PrecisionOption,
@@ -32,7 +34,9 @@ def eval_(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL...]",
-            help="Weights files or run folders, compared with the first one. Without any: the newest run.",
+            autocompletion=completion.models,
+            help="Weights files or run folders, compared with the first one. Without any: $UNETPP_MODEL, "
+            "else the newest run (the demo's count with --data demo), else the built-in CamVid weights.",
         ),
     ] = None,
     data: DataOption = None,
@@ -41,6 +45,7 @@ def eval_(
         typer.Option(help="Which images. Without it: test if there is one, else val.", rich_help_panel=DATA),
     ] = None,
     split_by: SplitByOption = None,
+    hold_out: HoldOutOption = None,
     masks: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,6 +116,7 @@ def eval_(
             data=data,
             split=split.value if split else None,
             split_by=split_by,
+            hold_out=hold_out,
             size=size,
             tta=tta,
             tile=tile,

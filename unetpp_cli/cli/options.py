@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.cli import completion
+from unetpp_cli.values import read_names
+
 RUN, NETWORK, DATA, LEARNING, LOOK = "Run", "Network", "Data", "Optimisation", "Output"
+
+
+WITHOUT_A_MODEL = (
+    "Weights file or run folder. Without it: $UNETPP_MODEL, else the newest run (the demo's do not count), "
+    "else the built-in CamVid weights (camvid11)."
+)
+"""What stands in the help of whatever takes one model."""
 
 
 class Precision(str, enum.Enum):
@@ -28,12 +38,26 @@ class Split(str, enum.Enum):
     test = "test"
 
 
+def depth_number(text: str) -> int:
+    """A depth as typed. `auto` is for prune, which measures; elsewhere a head must be named."""
+    if not text.isdecimal():
+        hint = " (only prune chooses one)" if text == "auto" else ""
+        raise typer.BadParameter(f"'{text}' is no depth{hint}; write a number such as 3.")
+    return int(text)
+
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", autocompletion=completion.models, help=WITHOUT_A_MODEL),
+]
 DataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="PATH",
-        help="Folder, .zip or .tar of images and masks in any CamVid layout or images/ + masks/; or 'demo'.",
+        autocompletion=completion.data,
+        help="Folder, .zip or .tar of images and masks in any CamVid layout or images/ + masks/, or the "
+        "https:// address of one (with #sha256=... to be sure); or 'demo'.",
         rich_help_panel=DATA,
     ),
 ]
@@ -43,6 +67,17 @@ SplitByOption = Annotated[
         "--split-by",
         metavar="segnet|random",
         help="'segnet': the CamVid benchmark's frame lists instead of the data's own split.",
+        rich_help_panel=DATA,
+    ),
+]
+HoldOutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--hold-out",
+        metavar="NAME,...|@FILE",
+        callback=lambda text: text and read_names(text),
+        help="Sequences, beginnings of names or names that are val, whatever the data's own split says "
+        "(0001TP); @FILE lists them, one a line. eval and prune follow the training: '' for nothing.",
         rich_help_panel=DATA,
     ),
 ]

@@ -6,17 +6,21 @@ from typing import Annotated
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
 from unetpp_cli.cli.options import (
     LOOK,
     RUN,
+    WITHOUT_A_MODEL,
     OverlapOption,
     Precision,
     PrecisionOption,
     SizeOption,
     TileOption,
     TtaOption,
+    depth_number,
 )
+from unetpp_cli.errors import UserError
 from unetpp_cli.help import Command
 
 
@@ -27,7 +31,7 @@ def predict(
         typer.Argument(
             metavar="IMAGE...",
             help="Images, folders with all below them, globs such as 'drive/*.png', .zip or .tar archives, "
-            "@list.txt (one path a line), or - for such a list on standard input.",
+            "@list.txt (one path a line), or - for such a list on standard input; or one film.",
         ),
     ],
     output: Annotated[
@@ -36,9 +40,10 @@ def predict(
             "-o",
             "--output",
             metavar="PATH",
-            help="A .png file for one image, else a folder, in which the tree of the inputs is kept. Without "
-            "it: NAME_mask.png beside each image; for NAME.zip the folder NAME_masks. Where two images "
-            "differ in their suffix alone, NAME keeps it.",
+            help="A .png file for one image, a film (.mp4) or a folder of masks for a film, else a folder, "
+            "in which the tree of the inputs is kept. Without it: NAME_mask.png beside each image, "
+            "NAME_mask.mp4 beside a film; for NAME.zip the folder NAME_masks. Where two images differ in "
+            "their suffix alone, NAME keeps it.",
             rich_help_panel=LOOK,
         ),
     ] = None,
@@ -53,6 +58,18 @@ def predict(
             rich_help_panel=LOOK,
         ),
     ] = "palette",
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Short for --format overlay.", rich_help_panel=LOOK)
+    ] = False,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Of a film compute every Nth frame only; its mask stands until the next.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     confidence: Annotated[
         bool,
         typer.Option(
@@ -98,13 +115,19 @@ def predict(
             "--model",
             "-m",
             metavar="FILE",
-            help="Weights file or run folder. Without it: $UNETPP_MODEL, else the newest run.",
+            autocompletion=completion.models,
+            help=WITHOUT_A_MODEL,
             rich_help_panel=RUN,
         ),
     ] = None,
     depth: Annotated[
         int | None,
-        typer.Option(help="Use the head at this depth; only what it needs is computed.", rich_help_panel=RUN),
+        typer.Option(
+            metavar="N",
+            parser=depth_number,
+            help="Use the head at this depth; only what it needs is computed.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     ensemble: Annotated[
         bool,
@@ -136,7 +159,7 @@ def predict(
     ] = "",
     precision: PrecisionOption = Precision.auto,
 ) -> None:
-    """Paint a mask for every image.
+    """Paint a mask for every image, or for every frame of a film.
 
     The mask is a palette PNG of the image's size: the pixel value is the class index, the colour the class's
     colour; class names, model, depth and precision stand in its text chunks.
@@ -145,9 +168,14 @@ def predict(
         unetpp predict img.png -o mask.png
         unetpp predict drive/ -o masks/ --model runs/camvid-quick --format palette,overlay --legend
         unetpp predict drive.zip -o masks/ --skip-existing
+        unetpp predict drive.mp4 -o masks.mp4 --overlay --every 2
         find . -name '*.jpg' -size -10M | unetpp predict - -o masks/
     """
-    from unetpp_cli.jobs.predict import PredictRequest
+    if overlay and formats not in ("palette", "overlay"):
+        raise UserError(
+            f"--overlay and --format {formats} exclude each other.", f"Write --format {formats},overlay."
+        )
+    from unetpp_cli.jobs.painting.request import PredictRequest
     from unetpp_cli.jobs.predict import predict as run
 
     code = run(
@@ -161,7 +189,8 @@ def predict(
             tta=tta,
             tile=tile,
             overlap=overlap,
-            formats=formats,
+            formats="overlay" if overlay else formats,
+            every=every,
             confidence=confidence,
             legend=legend,
             side_by_side=side_by_side,

@@ -13,6 +13,8 @@ from unetpp_cli.cli.options import (
     LOOK,
     DataOption,
     GpusOption,
+    HoldOutOption,
+    ModelArgument,
     OverwriteOption,
     Precision,
     PrecisionOption,
@@ -27,7 +29,8 @@ CHOICE = "Choice"
 
 @app.command(cls=Command)
 def prune(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights file or run folder.")],
+    *,
+    model: ModelArgument = None,
     depth: Annotated[
         str,
         typer.Option(
@@ -64,6 +67,7 @@ def prune(
         typer.Option(help="What auto and --half are measured on. Without it: val.", rich_help_panel=DATA),
     ] = None,
     split_by: SplitByOption = None,
+    hold_out: HoldOutOption = None,
     size: SizeOption = None,
     gpus: GpusOption = "",
     precision: PrecisionOption = Precision.fp32,
@@ -73,7 +77,7 @@ def prune(
             "-o",
             "--output",
             metavar="FILE",
-            help="Without it: MODEL-L<depth>[-half].safetensors beside it.",
+            help="Without it: MODEL-L<depth>[-half].safetensors beside it (of built-in weights: here).",
             rich_help_panel=LOOK,
         ),
     ] = None,
@@ -115,14 +119,16 @@ def prune(
         unetpp prune --depth auto --data ./camvid --max-ms 20 --max-mb 4 --half model.safetensors
         unetpp prune --depth 2 runs/demo-quick -o small.safetensors --single-head
     """
-    from unetpp_cli.jobs.choose import Limits
     from unetpp_cli.jobs.prune import PruneRequest
     from unetpp_cli.jobs.prune import prune as run
     from unetpp_cli.jobs.runs import find_model
+    from unetpp_cli.jobs.scoring.choose import Limits
 
+    path, why = find_model(model, data)
     run(
         PruneRequest(
-            model=find_model(model)[0],
+            model=path,
+            why="" if model else why,
             depth=depth,
             output=output,
             single_head=single_head,
@@ -132,6 +138,7 @@ def prune(
             data=data,
             split=split.value if split else None,
             split_by=split_by,
+            hold_out=hold_out,
             size=size,
             gpus=gpus,
             precision=precision.value,

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unetpp_cli.cli import completion
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import DATA, LEARNING, NETWORK, RUN, DataOption, Precision, SplitByOption
+from unetpp_cli.cli.options import (
+    DATA,
+    LEARNING,
+    NETWORK,
+    RUN,
+    DataOption,
+    HoldOutOption,
+    Precision,
+    SplitByOption,
+)
 from unetpp_cli.config import TrainConfig, describe, read_config_file, read_recipe, recipe_names, resolve
 from unetpp_cli.devices import parse_gpus, request_determinism
 from unetpp_cli.errors import UserError
 from unetpp_cli.help import Command
-from unetpp_cli.jobs.resume import Request, compare, find_run, settings_of
+from unetpp_cli.jobs.learning.resume import Request, compare, find_run, settings_of
 
 if TYPE_CHECKING:
     from unetpp_cli.jobs.train import Outcome
@@ -30,7 +40,7 @@ def train(
         str | None,
         typer.Option(
             metavar="|".join(recipe_names()),
-            autocompletion=recipe_names,
+            autocompletion=completion.recipes,
             help="Where the settings start: quick (small, for a CPU), camvid (for a GPU), "
             "blog (the article's). Without it: quick for the demo or without a GPU, else camvid.",
             rich_help_panel=RUN,
@@ -54,6 +64,7 @@ def train(
         str | None,
         typer.Option(
             metavar="last|auto|DIR",
+            autocompletion=completion.runs,
             help="Go on where a run was stopped or killed: the newest, a run folder, or with 'auto' the one "
             "in --out if it has begun. Settings are the run's; others given here win and are listed.",
             rich_help_panel=RUN,
@@ -89,9 +100,20 @@ def train(
         bool | None, typer.Option("--tensorboard", help=describe("tensorboard"), rich_help_panel=RUN)
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(metavar="SET", help=describe("classes"), rich_help_panel=DATA)
+        str | None,
+        typer.Option(
+            metavar="SET",
+            autocompletion=completion.class_sets,
+            help=describe("classes"),
+            rich_help_panel=DATA,
+        ),
     ] = None,
     split_by: SplitByOption = None,
+    hold_out: HoldOutOption = None,
+    progressive: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE:SHARE,...", help=describe("progressive"), rich_help_panel=DATA),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="WxH|N|native", help=describe("size"), rich_help_panel=DATA)
     ] = None,
@@ -113,7 +135,13 @@ def train(
         int | None, typer.Option(metavar="N", help=describe("depth"), rich_help_panel=NETWORK)
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option(metavar="MODEL", help=describe("init_from"), rich_help_panel=NETWORK)
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help=describe("init_from"),
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help=describe("epochs"), rich_help_panel=LEARNING)
@@ -151,6 +179,18 @@ def train(
     head_weights: Annotated[
         str | None,
         typer.Option(metavar="RULE", help=describe("head_weights"), rich_help_panel=LEARNING),
+    ] = None,
+    distill: Annotated[
+        float | None, typer.Option(metavar="SHARE", help=describe("distill"), rich_help_panel=LEARNING)
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help=describe("teacher"),
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     ema: Annotated[
         float | None, typer.Option(metavar="DECAY", help=describe("ema"), rich_help_panel=LEARNING)
@@ -196,7 +236,9 @@ def train(
         "tensorboard": tensorboard,
         "classes": classes,
         "split_by": split_by,
+        "hold_out": hold_out,
         "size": size,
+        "progressive": progressive,
         "cache": cache,
         "width": width,
         "depth": depth,
@@ -212,6 +254,8 @@ def train(
         "label_smoothing": label_smoothing,
         "class_weights": class_weights,
         "head_weights": head_weights,
+        "distill": distill,
+        "teacher": teacher,
         "ema": ema,
         "patience": patience,
     }
@@ -225,7 +269,8 @@ def train(
         request = _resumption(folder, recipe, layers)
     else:
         request = _beginning(named, layers)
-    outcome = run_training(replace(request, preview=preview))
+    take_over = resume == "auto" and folder is None
+    outcome = run_training(replace(request, preview=preview, take_over=take_over))
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
 

@@ -8,25 +8,38 @@ from typing import Annotated
 import typer
 
 from unetpp_cli.cli.app import app
-from unetpp_cli.cli.options import OverwriteOption
+from unetpp_cli.cli.options import ModelArgument, OverwriteOption
+from unetpp_cli.errors import UserError
 from unetpp_cli.help import Command
 
 
 @app.command(cls=Command)
 def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights file or run folder.")],
+    model: ModelArgument = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
+    as_card: Annotated[
+        bool, typer.Option("--card", help="Print a model card (Markdown), as model hubs show it.")
+    ] = False,
 ) -> None:
     """Print what a weights file says about itself: architecture, classes, recipe, scores, origin.
 
     Examples:
         unetpp info runs/demo-quick
         unetpp info model.safetensors --json
+        unetpp info model.safetensors --card > README.md
     """
+    if as_json and as_card:
+        raise UserError("--json and --card exclude each other.", "Choose one.")
     from unetpp_cli.jobs.info import info as run
     from unetpp_cli.jobs.runs import find_model
 
-    run(find_model(model)[0], json=as_json)
+    path = find_model(model)[0]
+    if as_card:
+        from unetpp_cli.jobs.card import card
+
+        print(card(path), end="")
+    else:
+        run(path, json=as_json)
 
 
 @app.command(cls=Command)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unetpp_cli.data.geometry import resized
+from unetpp_cli.data.progression import Progression
 from unetpp_cli.errors import UserError, nearest
 
 # albumentations asks the network for newer versions when it is imported, unless told not to.
@@ -30,13 +32,14 @@ class Augmentation:
     Args:
         spec: the recipe's list: `[{"HorizontalFlip": {"p": 0.5}}, ...]`, or plain names for defaults.
         seed: the training's seed.
+        progression: in which epochs samples are shrunk afterwards, and how far.
 
     Raises:
         UserError: a transform that albumentations does not have, or an argument that it does not take.
     """
 
-    def __init__(self, spec: Sequence[Any], seed: int) -> None:
-        self.seed = seed
+    def __init__(self, spec: Sequence[Any], seed: int, progression: Progression | None = None) -> None:
+        self.seed, self.progression = seed, progression or Progression()
         self.compose = A.Compose([_transform(entry) for entry in spec])
 
     def __call__(self, image: Image, mask: Image, epoch: int, index: int) -> tuple[Image, Image]:
@@ -52,7 +55,12 @@ class Augmentation:
             random.Random(int.from_bytes(python_seed.generate_state(4).tobytes(), "little")),
         )
         out = self.compose(image=image, mask=mask)
-        return out["image"], out["mask"]
+        image, mask = out["image"], out["mask"]
+        high, wide = mask.shape
+        height, width = self.progression.size(high, wide, epoch)
+        if (height, width) != (high, wide):
+            return resized(image, height, width, "BOX"), resized(mask, height, width, "NEAREST")
+        return image, mask
 
 
 def _transform(entry: Any) -> Any:

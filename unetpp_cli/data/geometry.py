@@ -93,18 +93,19 @@ class Geometry:
         if (height, width) == image.shape[:2]:
             return image
         shrinks = height <= image.shape[0] and width <= image.shape[1]
-        return _resized(image, height, width, "BOX" if shrinks else "BILINEAR")
+        return resized(image, height, width, "BOX" if shrinks else "BILINEAR")
 
     def mask(self, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Resizes a (H, W) uint8 mask of class indices; every pixel keeps a value that was there."""
         height, width = self.size(*mask.shape)
         if (height, width) == mask.shape:
             return mask
-        return _resized(mask, height, width, "NEAREST")
+        return resized(mask, height, width, "NEAREST")
 
 
-def _resized(pixels: npt.NDArray[np.uint8], height: int, width: int, how: str) -> npt.NDArray[np.uint8]:
+def resized(pixels: npt.NDArray[np.uint8], height: int, width: int, how: str) -> npt.NDArray[np.uint8]:
+    """A (H, W) or (H, W, C) uint8 array at (`height`, `width`), by one of Pillow's ways, such as `BOX`."""
     import numpy as np
     from PIL import Image
 
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling[how]))
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling[how]))

@@ -80,12 +80,21 @@ def decode_image(
     with opened(picture, name) as image:
         if reserve is not None:
             reserve(image.width * image.height * channels)
-        upright = turned(image)
-        if upright.mode in _DEEP_MODES:
-            upright = Image.fromarray(_to_8_bits(np.asarray(upright), upright.mode))
-        upright.info.pop("transparency", None)  # Pillow would warn that it drops it
-        wanted = "RGB" if channels == 3 else "L"
-        return np.array(upright if upright.mode == wanted else upright.convert(wanted))
+        return pixels_of(image, channels)
+
+
+def pixels_of(image: Image.Image, channels: int) -> npt.NDArray[np.uint8]:
+    """What `decode_image` returns, of an image that Pillow has opened; the image stays as it is."""
+    upright = turned(image)
+    if upright.mode in _DEEP_MODES:
+        upright = Image.fromarray(_to_8_bits(np.asarray(upright), upright.mode))
+    wanted = "RGB" if channels == 3 else "L"
+    if upright.mode != wanted:
+        if "transparency" in upright.info:  # Pillow would warn that it drops it
+            upright = upright.copy()
+            upright.info.pop("transparency")
+        upright = upright.convert(wanted)
+    return np.array(upright)
 
 
 def image_size(picture: Picture, name: str | None = None) -> tuple[int, int]:

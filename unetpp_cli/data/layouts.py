@@ -29,10 +29,14 @@ from unetpp_cli.data.pairing import Pair, Splits, pair_up
 from unetpp_cli.data.source import MemorySource, Source, open_source
 from unetpp_cli.data.splits import choose_splits, is_camvid, segnet_split
 from unetpp_cli.errors import UserError
+from unetpp_cli.values import DEMO
 
 __all__ = ["Dataset", "Pair", "inspect_dataset", "open_dataset"]
 
-DEMO = "demo"
+CAMVID_TERMS = (
+    "non-commercial research only; cite Brostow et al., ECCV 2008 and Pattern Recognition Letters 30(2), 2009"
+)
+"""What CamVid's owners ask of those who use it, and so what is made of it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Dataset:
         void: what is never scored, in words.
         warnings: what the user should know, in sentences.
         encoding: how the masks store the classes.
+        hold_out: what is val by wish, as `open_dataset` was told; empty without one.
+        terms: what the owners of the data ask of those who use them, where that is known.
     """
 
     name: str
@@ -60,6 +66,8 @@ class Dataset:
     void: str
     warnings: tuple[str, ...]
     encoding: Encoding
+    hold_out: str = ""
+    terms: str = ""
 
     def summary(self) -> str:
         """One line: `SegNet layout, 11 classes + void 11, 367 train / 101 val`."""
@@ -147,6 +155,7 @@ def open_dataset(
     *,
     classes: str | ClassSet | None = None,
     split_by: str | None = None,
+    hold_out: str | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Finds out what the data at `path` is.
@@ -158,12 +167,15 @@ def open_dataset(
         classes: the class set to decode masks in: a name of `classes.BUILT_IN`, a model's class set, or None
             for the data's own.
         split_by: `segnet` or `random` instead of the data's own split.
+        hold_out: sequences, prefixes of names or names, separated by commas, that become val.
         seed: of a random split.
 
     Raises:
         UserError: it is not recognised, does not pair, contradicts itself, or has no such classes.
     """
-    return inspect_dataset(path, classes=classes, split_by=split_by, seed=seed, findings=Findings())
+    return inspect_dataset(
+        path, classes=classes, split_by=split_by, hold_out=hold_out, seed=seed, findings=Findings()
+    )
 
 
 def inspect_dataset(
@@ -171,6 +183,7 @@ def inspect_dataset(
     *,
     classes: str | ClassSet | None,
     split_by: str | None,
+    hold_out: str | None,
     seed: int,
     findings: Findings,
 ) -> Dataset:
@@ -179,7 +192,7 @@ def inspect_dataset(
     source = _open(path)
     findings.opened = True
     layout, found, own = _find_pairs(source, findings)
-    splits, words = choose_splits(found, own, source, split_by, seed, findings)
+    splits, words = choose_splits(found, own, source, split_by, seed, findings, hold_out or "")
     camvid = is_camvid(pair.stem for pairs in splits.values() for pair in pairs)
     if not splits:
         raise UserError(f"There is no image with a mask in {source.label}.", "Look at it with unetpp check.")
@@ -217,6 +230,8 @@ def inspect_dataset(
         void=_void_after(meaning, target, conversion.mapping),
         warnings=tuple(findings.warnings),
         encoding=meaning.encoding.mapped(conversion.mapping),
+        hold_out=hold_out or "",
+        terms=CAMVID_TERMS if camvid else "",
     )
 
 

@@ -195,7 +195,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     place = Path(path)
     try:
         if not place.exists():
-            raise UserError(f"There is no folder or archive {place}.", "Check the path given with --data.")
+            raise UserError(f"There is no folder or archive {place}.", "Check the path.")
         source = _folder(place) if place.is_dir() else _archive(place)
     except OSError as error:
         raise UserError(f"Cannot read {place}: {error.strerror or error}.") from error

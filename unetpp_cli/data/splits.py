@@ -69,7 +69,13 @@ def sequence(stem: str) -> str:
 
 
 def choose_splits(
-    found: Splits, own: str, source: Source, split_by: str | None, seed: int, findings: Findings
+    found: Splits,
+    own: str,
+    source: Source,
+    split_by: str | None,
+    seed: int,
+    findings: Findings,
+    hold_out: str = "",
 ) -> tuple[dict[str, tuple[Pair, ...]], str]:
     """Decides about the split.
 
@@ -80,6 +86,7 @@ def choose_splits(
         split_by: `segnet` or `random` to set the data's own split aside; None to follow it.
         seed: of the random split.
         findings: takes warnings.
+        hold_out: sequences, prefixes of names or names, separated by commas, that are to be val instead.
 
     Returns:
         The splits in the order train, val, test, empty ones left out; and where they come from, in words.
@@ -96,6 +103,8 @@ def choose_splits(
                 f"None of {counted(len(every), 'image')} is on SegNet's frame lists (as 0001TP_006690).",
                 "Leave out --split-by: these are not CamVid's frames.",
             )
+    elif split_by == "random" and hold_out:
+        raise UserError("--split-by random and --hold-out exclude each other.", "Leave one of them out.")
     elif split_by == "random":
         splits, words = _random(every, seed, findings), _random_words(seed)
     elif split_by is not None:
@@ -110,10 +119,16 @@ def choose_splits(
         benchmark = _by_segnet(every, Findings())
         if camvid and "train" in benchmark and len(benchmark) > 1:
             splits, words = _by_segnet(every, findings), "SegNet's frame lists"
+        elif hold_out:
+            splits, words = {"train": tuple(every)}, ""
         else:
             splits, words = _random(every, seed, findings), _random_words(seed)
+    followed = words in {own, "its own lists"}
+    if hold_out:
+        splits, kept = _held_out(splits, hold_out)
+        words = ", ".join(filter(None, [words, kept]))
     _warn_of_overlap(splits, findings)
-    if camvid and words in {own, "its own lists"}:
+    if camvid and followed:
         _warn_of_other_split(splits, findings)
     return {name: splits[name] for name in SPLIT_ORDER if splits.get(name)}, words
 
@@ -129,6 +144,46 @@ def _by_segnet(pairs: Sequence[Pair], findings: Findings) -> dict[str, tuple[Pai
             f"({listed(others)})."
         )
     return {name: chosen for name, chosen in splits.items() if chosen}
+
+
+def _held_out(splits: Splits, hold_out: str) -> tuple[dict[str, tuple[Pair, ...]], str]:
+    """What of train and val is held out becomes val; the rest of val is set aside. With it, a description.
+
+    A frame of a video is hardly new to a network that was trained on its neighbours, so a whole sequence that
+    it never saw is the fairer yardstick. The rest of val is no training data either: a model is comparable
+    with those of the data's own split only if it saw nothing that they did not see.
+    """
+    every = list(dict.fromkeys(pair for name in ("train", "val") for pair in splits.get(name, ())))
+    parts = [part.strip() for part in hold_out.split(",") if part.strip()]
+    if not parts:
+        raise UserError("--hold-out names nothing.", "Write --hold-out 0001TP, or leave it out.")
+    chosen: set[Pair] = set()
+    for part in parts:
+        # `seq1` is a sequence of its own where there is one, and else begins `seq10` and `seq11`
+        named = [pair for pair in every if part in (pair.stem, posixpath.basename(pair.stem))]
+        whole = [pair for pair in every if part in _sequences(pair.stem)]
+        begun = [pair for pair in every if pair.stem.startswith(part)]
+        begun += [pair for pair in every if posixpath.basename(pair.stem).startswith(part)]
+        if not (some := named or whole or begun):
+            there = sorted({_sequences(pair.stem)[0] for pair in every} - {""})
+            raise UserError(
+                f"--hold-out {part}: no training or val image is called or begins like that.",
+                f"There are the sequences {listed(there)}." if there else "",
+            )
+        chosen.update(some)
+    train = tuple(pair for pair in splits.get("train", ()) if pair not in chosen)
+    if not train:
+        raise UserError(f"--hold-out {hold_out}: no training image is left.", "Hold out less.")
+    aside = sum(pair not in chosen for pair in splits.get("val", ()))
+    rest = f" (the data's own val, {counted(aside, 'image')}, is set aside)" if aside else ""
+    val = tuple(pair for pair in every if pair in chosen)
+    return {**splits, "train": train, "val": val}, f"{listed(parts)} held out as val{rest}"
+
+
+def _sequences(stem: str) -> tuple[str, ...]:
+    """What a frame's sequence may be called: by its name, or by the folder that it lies in."""
+    folder = posixpath.dirname(stem)
+    return tuple(name for name in (sequence(stem), folder, posixpath.basename(folder)) if name) or ("",)
 
 
 def _by_lists(

@@ -15,7 +15,7 @@ from unetpp_cli.data.dataset import Example
 from unetpp_cli.errors import Stopped
 from unetpp_cli.inference.boundary import Contours
 from unetpp_cli.inference.counting import Counter, Tally
-from unetpp_cli.inference.predictor import ensemble, labels, normalize, restore
+from unetpp_cli.inference.logits import ensemble, labels, normalize, restore
 from unetpp_cli.parallel import World
 
 

@@ -6,8 +6,11 @@ geometry, tiles when memory asks for them, the way back to the original size, de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,28 +18,28 @@ import torch
 from torch import Tensor
 
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.devices import place
+from unetpp_cli.devices import place, resolve_precision, set_arithmetic
 from unetpp_cli.errors import Stopped, UserError
+from unetpp_cli.export.onnx_network import OnnxNetwork, open_model
 from unetpp_cli.inference.logits import (
-    disagreement,
     ensemble,
-    entropy,
-    labels,
     normalize,
     restore,
-    restored_strips,
-    to_bytes,
 )
 from unetpp_cli.inference.passes import Passes, Window
+from unetpp_cli.inference.prediction import OnProbabilities, Prediction, predictions
+from unetpp_cli.inference.segmentation import ImageLike, Images, Segmentation, as_pixels
 from unetpp_cli.inference.tiles import Tiling, automatic_tiling, check_tiling
 from unetpp_cli.memory import memory_left
+from unetpp_cli.network.built_in import BUILT_IN, CAMVID11
 from unetpp_cli.network.weights import Model
-
-__all__ = ["Prediction", "Predictor", "check_depth", "ensemble", "labels", "normalize", "restore"]
+from unetpp_cli.version import __version__
 
 Bytes = npt.NDArray[np.uint8]
 
-OnProbabilities = Callable[[int, int, npt.NDArray[np.float16]], None]
+BATCH = {"cpu": 1, "cuda": 8}
+"""Images of one size that go through the network together: on a CPU one at a time is as fast."""
+
 
 _STRIP = {"cpu": 1 << 23, "cuda": 1 << 26}
 """Logits of a head that are brought to the image's size at once. Those of a 960x720 image of 11 classes are
@@ -47,24 +50,11 @@ _BUDGET, _UNKNOWN_LEFT = 0.5, 4 << 30
 what is taken to be left, in bytes, where nothing tells."""
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What the model says of one image, at the image's size.
-
-    Attributes:
-        mask: (H, W) uint8 class indices.
-        entropy: (H, W) uint8 in 1/255: of the answer's probabilities, over log K; None when not asked for.
-        disagreement: (H, W) uint8 in 1/255: between the heads up to the depth, over its maximum; None when
-            not asked for, or with one head.
-    """
-
-    mask: Bytes
-    entropy: Bytes | None = None
-    disagreement: Bytes | None = None
-
-
 class Predictor:
     """A model that takes images as they come. Nothing in it changes: several threads may use it at once.
+
+        predictor = Predictor.load("model.safetensors")
+        predictor("street.jpg").save("mask.png")
 
     Args:
         model: what to use.
@@ -96,6 +86,10 @@ class Predictor:
     ) -> None:
         self.header, self.hash = model.header, model.hash
         self.device = torch.device(device)
+        if isinstance(model.network, OnnxNetwork):
+            self.device, precision = model.network.device, "fp32"  # or what the file computes in
+            tile_automatically = tile_automatically and model.network.interface.size is None
+            _refuse_views(model.network, tta, tiling)
         self.network = place(model.network.eval(), self.device)
         self.precision, self.use_ensemble, self.tta = precision, use_ensemble, tuple(tta)
         self.geometry = size or model.header.geometry
@@ -106,6 +100,107 @@ class Predictor:
         # Asked once: an image must not be cut on one day and whole on the next, in the middle of a run.
         left = memory_left(self.device)
         self._budget = _BUDGET * (_UNKNOWN_LEFT if left is None else left) if tile_automatically else None
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = CAMVID11,
+        device: torch.device | str | None = None,
+        *,
+        precision: str = "auto",
+        **options: Any,
+    ) -> Predictor:
+        """The predictor of a weights file, ready to be called.
+
+        On a GPU it sets torch's process-wide switches for TF32 and for repeatable algorithms, as the command
+        line does: fp32 is exact there, too.
+
+        Args:
+            model: a weights file, or the name of built-in weights; the built-in CamVid weights by default.
+            device: `cpu`, `cuda`, `cuda:1`; by default the first GPU if there is one, else the CPU. An ONNX
+                file is computed by onnxruntime: on the CPU, but for builds of it that know GPUs.
+            precision: `fp32`, `bf16`, `fp16`, `tf32`; `auto` is bf16 where the hardware has it natively.
+            options: of the class.
+
+        Raises:
+            UserError: the file is no weights file, has no such head, or the hardware no such precision.
+        """
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        where = torch.device(device)
+        path = Path(model)
+        if not path.exists():
+            path = BUILT_IN.get(str(model), path)
+        resolved = resolve_precision(precision, where)
+        if where.type == "cuda":
+            set_arithmetic(where, resolved, deterministic=False, training=False)
+        return cls(open_model(path, where), where, precision=resolved, **options)
+
+    @overload
+    def __call__(self, images: ImageLike) -> Segmentation: ...
+    @overload
+    def __call__(self, images: Images) -> list[Segmentation]: ...
+    def __call__(self, images: ImageLike | Images) -> Segmentation | list[Segmentation]:
+        """Segments an image, or several: those of one size go through the network together.
+
+        Args:
+            images: a path, the bytes of a file, a Pillow image, a uint8 array (H, W, 3), (H, W, 4) or (H, W);
+                or a list or tuple of them.
+
+        Raises:
+            UserError: a file that cannot be read.
+            ValueError: an array of another shape or type.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self([images])[0]
+        pixels = [as_pixels(image, self.channels) for image in images]
+        found: dict[int, Bytes] = {}
+        for numbers in self._batches(pixels):
+            for number, prediction in zip(
+                numbers, self.predict([pixels[number] for number in numbers]), strict=True
+            ):
+                found[number] = prediction.mask
+        return [self._segmentation(image, found[number]) for number, image in enumerate(pixels)]
+
+    def _batches(self, images: Sequence[Bytes]) -> Iterator[list[int]]:
+        """The numbers of images that make a batch: of one size at the network, none of them tiled."""
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for number, image in enumerate(images):
+            if self.is_tiled(*image.shape[:2]):
+                yield [number]
+            else:
+                sizes.setdefault(self.network_size(*image.shape[:2]), []).append(number)
+        for numbers in sizes.values():
+            size = BATCH.get(self.device.type, 1)
+            for start in range(0, len(numbers), size):
+                yield numbers[start : start + size]
+
+    def _segmentation(self, image: Bytes, mask: Bytes) -> Segmentation:
+        def probabilities() -> npt.NDArray[np.float32]:
+            scores = self.scores(image)
+            found: npt.NDArray[np.float32] = (
+                (scores if self.use_ensemble else scores.softmax(0)).cpu().numpy()
+            )
+            return found
+
+        return Segmentation(image, mask, self.header.classes, self.text, probabilities)
+
+    @property
+    def text(self) -> dict[str, str]:
+        """How its masks come about: what stands in the text chunks of their files."""
+        depth = f"ensemble of {', '.join(map(str, self.heads))}" if self.use_ensemble else str(self.depth)
+        text = {
+            "Software": f"unetpp {__version__}",
+            "Model": self.hash,
+            "Depth": depth,
+            "Precision": self.precision,
+            "Geometry": str(self.geometry),
+        }
+        if self.tta:
+            text["TTA"] = ",".join(self.tta)
+        if self.tiling is not None:
+            text["Tile"] = str(self.tiling)
+        return text
 
     @property
     def channels(self) -> int:
@@ -169,11 +264,19 @@ class Predictor:
         depths = self.heads if self.use_ensemble or uncertainty else (self.depth,)
         if not images:
             return []
+        finish = functools.partial(
+            predictions,
+            strip=self._strip,
+            use_ensemble=self.use_ensemble,
+            uncertainty=uncertainty,
+            several_heads=len(self.heads) > 1,
+            on_probabilities=on_probabilities,
+        )
         size, passes = sizes.pop(), self.passes(*images[0].shape[:2])
         sized = [self.geometry.image(image) for image in images]
         if len(images) == 1:
             bands = passes.bands(self._window(sized[0]), *size, depths, stop)
-            return self._finish(bands, images, size, 0, uncertainty, on_probabilities)
+            return finish(bands, images, size)
         together = self._together(*size)
         done: list[Prediction] = []
         while len(done) < len(images):
@@ -185,7 +288,7 @@ class Predictor:
                 number = len(done)
                 some = images[number : number + self._alike(images[number : start + together])]
                 band = [head[number - start : number - start + len(some)] for head in heads]
-                done += self._finish([(0, band)], some, size, number, uncertainty, on_probabilities)
+                done += finish([(0, band)], some, size, number=number)
         return done
 
     def mask(self, image: Bytes) -> Bytes:
@@ -239,44 +342,16 @@ class Predictor:
             alike += 1
         return alike
 
-    def _finish(
-        self,
-        bands: Iterable[tuple[int, Sequence[Tensor]]],
-        images: Sequence[Bytes],
-        size: tuple[int, int],
-        number: int,
-        uncertainty: bool,
-        on_probabilities: OnProbabilities | None,
-    ) -> list[Prediction]:
-        """Logits at the network's `size` -> predictions of images of one size, the first being `number`."""
-        height, width = images[0].shape[:2]
-        shape = (len(images), height, width)
-        mask = np.empty(shape, np.uint8)
-        doubt = np.empty(shape, np.uint8) if uncertainty else None
-        apart = np.empty(shape, np.uint8) if uncertainty and len(self.heads) > 1 else None
-        for first, heads in restored_strips(bands, size, height, width, self._strip):
-            answer = ensemble(heads) if self.use_ensemble else heads[-1]  # (N, K, rows, W)
-            rows = slice(first, first + answer.shape[2])
-            mask[:, rows] = labels(answer).cpu().numpy()
-            if doubt is not None or on_probabilities is not None:
-                probabilities = answer if self.use_ensemble else answer.softmax(1)
-            if doubt is not None:
-                doubt[:, rows] = to_bytes(entropy(probabilities)).cpu().numpy()
-            if apart is not None:
-                apart[:, rows] = to_bytes(disagreement(heads)).cpu().numpy()
-            if on_probabilities is not None:
-                strips = probabilities.permute(0, 2, 3, 1).half().cpu().numpy()
-                for index, strip in enumerate(strips):
-                    on_probabilities(number + index, first, strip)
-            del heads, answer  # views of a band, which must be gone when the next is computed
-        return [
-            Prediction(
-                mask[index],
-                None if doubt is None else doubt[index],
-                None if apart is None else apart[index],
-            )
-            for index in range(len(images))
-        ]
+
+def _refuse_views(network: OnnxNetwork, tta: Sequence[str], tiling: Tiling | None) -> None:
+    """Raises a UserError where an exported network of one size would have to look at others."""
+    wished = [option for option, wanted in (("--tta", tta), ("--tile", tiling)) if wanted]
+    if network.interface.size is not None and wished:
+        height, width = network.interface.size
+        raise UserError(
+            f"{' and '.join(wished)}: {network.path} takes {width}x{height} pixels only.",
+            "Leave it out, or export with --dynamic.",
+        )
 
 
 def check_depth(depth: int | None, heads: Sequence[int]) -> int:

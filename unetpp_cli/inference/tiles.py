@@ -45,6 +45,9 @@ class Tiling:
     size: int
     overlap: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.size}, overlap {self.overlap}" if self.overlap else str(self.size)
+
 
 @dataclass(frozen=True)
 class Span:

@@ -26,6 +26,7 @@ from unetpp_cli.data.images import decode_image
 from unetpp_cli.data.layouts import Dataset, Pair, inspect_dataset
 from unetpp_cli.data.splits import looks_like_video, sequence
 from unetpp_cli.errors import UserError, listed
+from unetpp_cli.jobs.afar import local
 from unetpp_cli.report import console
 
 
@@ -130,6 +131,7 @@ def check(
     path: str | os.PathLike[str],
     classes: str | ClassSet | None = None,
     split_by: str | None = None,
+    hold_out: str | None = None,
     seed: int = 0,
 ) -> Report:
     """Reads all of the data at `path` and reports what is in it and what is wrong with it.
@@ -140,9 +142,11 @@ def check(
         UserError: there is nothing at `path` that could be looked at, or an argument makes no sense.
     """
     findings = Findings(collect=True)
-    shown = os.fspath(path)
+    shown = local(os.fspath(path))
     try:
-        data = inspect_dataset(shown, classes=classes, split_by=split_by, seed=seed, findings=findings)
+        data = inspect_dataset(
+            shown, classes=classes, split_by=split_by, hold_out=hold_out, seed=seed, findings=findings
+        )
     except UserError as error:
         if not findings.opened:
             raise

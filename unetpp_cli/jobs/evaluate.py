@@ -17,15 +17,17 @@ from unetpp_cli.data.named_masks import written_classes
 from unetpp_cli.data.splits import segnet_split
 from unetpp_cli.devices import choose_device, device_name, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError, listed
+from unetpp_cli.export.onnx_network import open_model
 from unetpp_cli.inference.bootstrap import LEAST, blocks_of, sequences_of
 from unetpp_cli.inference.metrics import Difference
 from unetpp_cli.inference.passes import parse_tta
 from unetpp_cli.inference.tiles import parse_tiling
-from unetpp_cli.jobs.candidates import Candidate, find_candidates
-from unetpp_cli.jobs.evaluation_folder import evaluation_folder, write_evaluation
-from unetpp_cli.jobs.measure import Measured, Way, between, block_of, open_data_of
+from unetpp_cli.jobs.afar import local
 from unetpp_cli.jobs.runs import find_model
-from unetpp_cli.network.weights import Model, load_model
+from unetpp_cli.jobs.scoring.candidates import Candidate, find_candidates
+from unetpp_cli.jobs.scoring.evaluation_folder import evaluation_folder, write_evaluation
+from unetpp_cli.jobs.scoring.measure import Measured, Way, between, block_of, open_data_of
+from unetpp_cli.network.weights import Model
 from unetpp_cli.report import console
 from unetpp_cli.report.comparison import comparison_json, comparison_table, verdict
 from unetpp_cli.report.tables import class_table, depth_tables, results_csv, results_json
@@ -49,6 +51,7 @@ class EvalRequest:
     data: str | None = None
     split: str | None = None
     split_by: str | None = None
+    hold_out: str | None = None
     size: str | None = None
     tta: str = ""
     tile: int | None = None
@@ -74,9 +77,12 @@ def eval_model(request: EvalRequest) -> list[Measured]:
     folder = evaluation_folder(request.out) if request.out else None
     found = [find_model(name) for name in request.models]
     if not request.models and not request.masks:
-        found = [find_model(None)]
+        found = [find_model(None, request.data)]
     device = choose_device(request.gpus)
-    models = [load_model(path, device) for path, _ in found]
+    models = [open_model(path, device) for path, _ in found]
+    for number, model in enumerate(models):
+        if twin := next((one for one in models[:number] if one.hash == model.hash), None):
+            console.warn(f"{twin.path} and {model.path} hold the same weights.")
     data = _open_data(request, models)
     way = _way(request, device, block_of(data, request.block))
     split = _choose_split(data, request.split)
@@ -87,7 +93,8 @@ def eval_model(request: EvalRequest) -> list[Measured]:
         for candidate in candidates:
             console.say(f"{candidate.kind}: {candidate.place}{why}")
         console.say(f"Data: {data.name}: {data.summary()}")
-        console.say(f"Split: {split}, {len(pairs)} images{_in_words(way) if models else ''}")
+        held = f" ({data.split_by})" if data.hold_out else ""
+        console.say(f"Split: {split}, {len(pairs)} images{held}{_in_words(way) if models else ''}")
     for text in data.warnings:
         console.warn(text)
 
@@ -202,14 +209,19 @@ def _open_data(request: EvalRequest, models: Sequence[Model]) -> Dataset:
                 "Compare models of the same classes.",
             )
     if models:
-        return open_data_of(models[0], request.data, request.split_by)
+        return open_data_of(models[0], request.data, request.split_by, request.hold_out)
     masks = request.masks[0]
     if not request.data:
         raise UserError(
             f"--data is missing: what should --pred {masks} be scored on?", "Add --data ./camvid."
         )
     # In the classes that the masks say they are in: then they score as their model does.
-    return open_dataset(request.data, classes=written_classes(masks), split_by=request.split_by)
+    return open_dataset(
+        local(request.data),
+        classes=written_classes(masks),
+        split_by=request.split_by,
+        hold_out=request.hold_out,
+    )
 
 
 def _explain(split: str, stems: Sequence[str], block: int) -> None:

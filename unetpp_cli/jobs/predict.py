@@ -5,57 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from unetpp_cli import allocator
 from unetpp_cli.data.findings import counted
-from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.devices import choose_devices, device_name, resolve_precision, set_arithmetic
+from unetpp_cli.devices import choose_devices
 from unetpp_cli.errors import UserError, listed
 from unetpp_cli.files import sweep_beside
-from unetpp_cli.inference.passes import parse_tta
-from unetpp_cli.inference.predictor import Predictor
-from unetpp_cli.inference.tiles import parse_tiling
-from unetpp_cli.jobs.encoding import Writer
-from unetpp_cli.jobs.inputs import STDIN, Item, Scan
 from unetpp_cli.jobs.interrupt import Interruption
-from unetpp_cli.jobs.outputs import Look, Naming, parse_formats, refuse_collisions
-from unetpp_cli.jobs.painting import Manner, Stop, Totals, paint
+from unetpp_cli.jobs.painting.encoding import Writer
+from unetpp_cli.jobs.painting.film import predict_film
+from unetpp_cli.jobs.painting.inputs import STDIN, Item, Scan
+from unetpp_cli.jobs.painting.outputs import Naming, refuse_collisions
+from unetpp_cli.jobs.painting.paint import Manner, Stop, Totals, paint
+from unetpp_cli.jobs.painting.request import PredictRequest, look_of, predictor_of, prepare
+from unetpp_cli.jobs.painting.video import is_video
 from unetpp_cli.jobs.processes import as_worker, leave, said_once
-from unetpp_cli.jobs.runs import find_model
-from unetpp_cli.network.weights import load_model
 from unetpp_cli.parallel import LauncherSignalled, ProcessesFailed, World, is_worker, join, launch
 from unetpp_cli.report import console, units
-from unetpp_cli.version import __version__
 
 _PATIENCE = timedelta(days=30)  # the first of several processes to be done waits for the last
 _NOUNS = {"overlay": "overlay", "probs": "probability file"}
-
-
-@dataclass(frozen=True)
-class PredictRequest:
-    """The options of `unetpp predict`; empty text and None stand for 'not given'."""
-
-    inputs: Sequence[str]
-    output: str | None = None
-    model: str | None = None
-    depth: int | None = None
-    use_ensemble: bool = False
-    size: str | None = None
-    tta: str = ""
-    tile: int | None = None
-    overlap: int | None = None
-    formats: str = "palette"
-    confidence: bool = False
-    legend: bool = False
-    side_by_side: bool = False
-    opacity: float = 0.5
-    skip_existing: bool = False
-    strict: bool = False
-    batch_size: int | None = None
-    gpus: str = ""
-    precision: str = "auto"
 
 
 def predict(request: PredictRequest) -> int:
@@ -69,6 +39,10 @@ def predict(request: PredictRequest) -> int:
         UserError: nothing to do, outputs that would overwrite each other or a picture, no such model or
             depth, a file that cannot be written, or with `strict` a broken picture.
     """
+    if any(is_video(name) for name in request.inputs):
+        return predict_film(request)
+    if request.every:
+        raise UserError("--every is for films, and there is none.", "Leave it out.")
     naming = _naming(request)
     if not is_worker():
         devices = choose_devices(request.gpus)
@@ -80,15 +54,7 @@ def predict(request: PredictRequest) -> int:
 
 def _naming(request: PredictRequest) -> Naming:
     """Where everything goes; refuses what can be refused before anything is read."""
-    look = Look(
-        parse_formats(request.formats),
-        request.confidence,
-        request.legend,
-        request.side_by_side,
-        request.opacity,
-    )
-    look.check()
-    return Naming.choose(look, request.output)
+    return Naming.choose(look_of(request), request.output)
 
 
 def _in_processes(request: PredictRequest, processes: int) -> int:
@@ -124,47 +90,16 @@ def _refuse_stdin(request: PredictRequest) -> None:
 def _predict(request: PredictRequest, naming: Naming, world: World) -> int:
     if not world.is_main:
         console.mute()
-    device = world.device
-    precision = resolve_precision(request.precision, device)
-    set_arithmetic(device, precision, deterministic=False, training=False)
-    tiling = parse_tiling(request.tile, request.overlap)
-    tta, size = parse_tta(request.tta), Geometry.parse(request.size) if request.size else None
+    prepare(request, world.device)  # what can be wrong with the options is said before inputs are looked for
     count, items = _share(request, naming, world)
-    path, why = find_model(request.model)
-    predictor = Predictor(
-        load_model(path, device),
-        device,
-        precision=precision,
-        depth=request.depth,
-        use_ensemble=request.use_ensemble,
-        size=size,
-        tta=tta,
-        tiling=tiling,
-    )
-    heads = predictor.heads
-    depth = f"ensemble of {', '.join(map(str, heads))}" if request.use_ensemble else str(predictor.depth)
-    text = {
-        "Software": f"unetpp {__version__}",
-        "Model": predictor.hash,
-        "Depth": depth,
-        "Precision": precision,
-        "Geometry": str(predictor.geometry),
-    }
-    if tta:
-        text["TTA"] = ",".join(tta)
-    if tiling:
-        text["Tile"] = str(request.tile) + (f", overlap {request.overlap}" if request.overlap else "")
-    console.say(f"Model: {path}" + ("" if why == request.model else f" ({why})"))
-    extra = "".join(f", {key} {text[key]}" for key in ("TTA", "Tile") if key in text)
     several = f", {counted(count, 'image')} on {world.size} processes" if world.size > 1 else ""
-    console.say(
-        f"Depth {depth}, {predictor.geometry}{extra}, on {device_name(device)} in {precision}{several}"
-    )
+    predictor = predictor_of(request, world.device, several)
+    heads = predictor.heads
     if request.confidence and len(heads) == 1:
         console.warn("One head alone cannot disagree: --confidence writes the entropy only.")
     manner = Manner(
         predictor,
-        Writer(naming.for_heads(len(heads)), predictor.header.classes, text),
+        Writer(naming.for_heads(len(heads)), predictor.header.classes, predictor.text),
         confidence=request.confidence,
         skip_existing=request.skip_existing,
         strict=request.strict,

@@ -1,6 +1,6 @@
 """`unetpp prune`: choose a depth or take the one named, cut there, prove its heads unchanged, write it.
 
-`jobs.choose` knows the rule, `network.pruning` cuts and proves, `network.halving` knows half storage.
+`jobs.scoring.choose` knows the rule, `network.pruning` cuts and proves, `network.halving` knows half storage.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.devices import choose_device, resolve_precision, set_arithmetic
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult
-from unetpp_cli.jobs.bench import Bench
-from unetpp_cli.jobs.choose import Limits, choose
-from unetpp_cli.jobs.savings import cost_json, savings_table
+from unetpp_cli.jobs.runs import folder_for, shown
+from unetpp_cli.jobs.scoring.bench import Bench
+from unetpp_cli.jobs.scoring.choose import Limits, choose
+from unetpp_cli.jobs.scoring.savings import cost_json, savings_table
 from unetpp_cli.network import halving, pruning
 from unetpp_cli.network.weights import (
     Model,
@@ -40,6 +41,7 @@ class PruneRequest:
 
     Attributes:
         model: a weights file.
+        why: where it comes from, when nobody named it.
         depth: of the head that becomes the deepest, or `auto`.
         output: the file to write; a pruned file of the same model is replaced by itself.
         single_head: drop the shallower heads, too.
@@ -58,10 +60,12 @@ class PruneRequest:
     data: str | None = None
     split: str | None = None
     split_by: str | None = None
+    hold_out: str | None = None
     size: str | None = None
     gpus: str = ""
     precision: str = "fp32"
     timing: bool = True
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,13 @@ def prune(request: PruneRequest) -> Path | None:
     precision = resolve_precision(request.precision, device)
     set_arithmetic(device, precision, deterministic=False, training=False)
     full = load_model(request.model)
+    if request.why:
+        console.say(f"Model: {shown(Path(full.path))} ({request.why})")
     if request.output:
         _refuse_target(request, request.output, full)
     bench = Bench(device, precision, geometry or full.header.geometry)
     if request.data or depth is None:
-        bench = bench.with_data(full, request.data, request.split, request.split_by)
+        bench = bench.with_data(full, request.data, request.split, request.split_by, request.hold_out)
     was_half = stores_half(full)
     halves = request.half and not was_half
 
@@ -108,7 +114,7 @@ def prune(request: PruneRequest) -> Path | None:
             return None
         origin["choice"] = _choice_json(request.limits, bench, rows.after)
     name = f"{full.path.stem}-L{depth}{'-half' if halves else ''}.safetensors"
-    target = request.output or full.path.with_name(name)
+    target = request.output or folder_for(full.path) / name
     _refuse_target(request, target, full)
 
     network, header = pruning.prune(full, depth, single_head=request.single_head, may_stay=halves)
@@ -150,7 +156,7 @@ def _refuse(request: PruneRequest) -> int | None:
                 f"--data with --depth {word}: a cut is proven and needs no data.",
                 "Leave it away; it serves --depth auto and --half.",
             )
-        unread = {"--split": request.split, "--split-by": request.split_by}
+        unread = {"--split": request.split, "--split-by": request.split_by, "--hold-out": request.hold_out}
         if not request.data and (named := [option for option, value in unread.items() if value]):
             raise UserError(
                 f"{' and '.join(named)} without --data: there is nothing to split.",

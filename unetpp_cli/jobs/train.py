@@ -17,9 +17,9 @@ from rich.console import Console
 from unetpp_cli import allocator
 from unetpp_cli.config import AUTO_BATCH, TrainConfig
 from unetpp_cli.data.augment import Augmentation
-from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import Dataset, open_dataset
+from unetpp_cli.data.layouts import Dataset
 from unetpp_cli.data.loading import training_loader, validation_loader
+from unetpp_cli.data.progression import Progression
 from unetpp_cli.devices import (
     choose_devices,
     device_name,
@@ -28,10 +28,10 @@ from unetpp_cli.devices import (
 )
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import Hold
-from unetpp_cli.jobs import setup
-from unetpp_cli.jobs.messages import describe, farewell, minutes, say_resumed
-from unetpp_cli.jobs.processes import as_worker, said_once
-from unetpp_cli.jobs.resume import (
+from unetpp_cli.jobs.learning import setup
+from unetpp_cli.jobs.learning.messages import describe, farewell, minutes, say_resumed
+from unetpp_cli.jobs.learning.origins import find_teacher, header_of, open_data, start_from
+from unetpp_cli.jobs.learning.resume import (
     STATE,
     Request,
     command_for,
@@ -40,14 +40,11 @@ from unetpp_cli.jobs.resume import (
     mark_launch,
     run_of_launch,
 )
-from unetpp_cli.jobs.run_folder import RunFolder, preview
-from unetpp_cli.jobs.runs import find_model, new_run
-from unetpp_cli.jobs.training_run import TrainingRun
+from unetpp_cli.jobs.learning.run_folder import RunFolder, preview
+from unetpp_cli.jobs.learning.training_run import TrainingRun
+from unetpp_cli.jobs.processes import as_worker, said_once
+from unetpp_cli.jobs.runs import new_run
 from unetpp_cli.memory import is_out_of_memory
-from unetpp_cli.network.header import Header
-from unetpp_cli.network.transfer import transfer
-from unetpp_cli.network.unetpp import UNetPlusPlus
-from unetpp_cli.network.weights import architecture_of, load_model
 from unetpp_cli.parallel import (
     LauncherSignalled,
     ProcessesFailed,
@@ -64,7 +61,7 @@ from unetpp_cli.report.progress import TrainingDisplay
 from unetpp_cli.training.loop import Trainer
 from unetpp_cli.training.memory import out_of_memory
 from unetpp_cli.training.state import State, load_state
-from unetpp_cli.values import seconds
+from unetpp_cli.values import DEMO, seconds
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def choose_recipe(config: TrainConfig) -> tuple[str, str]:
     Args:
         config: as resolved so far; its `data` and `gpus` decide.
     """
-    if config.data == "demo":
+    if config.data == DEMO:
         return "quick", ""
     if choose_devices(config.gpus)[0].type == "cpu":
         return (
@@ -144,8 +141,10 @@ def _train(request: Request, world: World) -> Outcome:
     precision = resolve_precision(config.precision, device)
     set_arithmetic(device, precision, deterministic=config.deterministic, training=True)
 
-    augmentation = Augmentation(config.augment, config.seed)
-    data = _open(config)
+    progression = Progression.parse(config.progressive, config.epochs)
+    augmentation = Augmentation(config.augment, config.seed, progression)
+    data = open_data(config, world)
+    teacher = find_teacher(config, data, world)
     with contextlib.ExitStack() as stack:
         path, state = world.from_main(lambda: _resumed(request, stack))
         decoded = stack.enter_context(setup.DecodedSplits(data, config, world))
@@ -154,14 +153,21 @@ def _train(request: Request, world: World) -> Outcome:
             console.say(f"Augmented samples: {request.preview}")
             return Outcome(request.preview)
         network = setup.build_network(config, len(data.classes), world)
+        inherited = state.terms if state else teacher.terms if teacher else ""
         if config.init_from and state is None:
-            _start_from(config.init_from, network, data)
+            inherited = start_from(config.init_from, network, data) or inherited
         pixels = state.pixels if state is not None else None
         if pixels is None:
             pixels = world.from_main(lambda: setup.count_pixels(decoded.train, data.classes))
         loss = setup.build_criterion(config, data.classes, pixels, world)
         trainer = setup.build_trainer(
-            config, network, loss, world, precision, lambda index: decoded.train.pairs[index].stem
+            config,
+            network,
+            loss,
+            world,
+            precision,
+            lambda index: decoded.train.pairs[index].stem,
+            teacher,
         )
         if config.batch_size == AUTO_BATCH:
             config = _with_batch_size(trainer, decoded, augmentation, world)
@@ -170,12 +176,15 @@ def _train(request: Request, world: World) -> Outcome:
         trainer.steps_per_epoch = setup.steps_per_epoch(config, batches)
 
         fingerprint = world.from_main(data.fingerprint)
-        header = _header(config, trainer.network, data, fingerprint)
+        header = header_of(config, trainer.network, data, fingerprint, inherited)
+        if teacher is not None:
+            header = dataclasses.replace(header, origin={"teacher": teacher.hash})
         console.say(describe(config, trainer.network, device_name(device), precision, world))
         loader = training_loader(decoded.train, augmentation, batches, config, world)
         if request.note and world.size == 1:
             batch = setup.trial_batch(decoded.train, augmentation, config.batch_size)
-            console.say(f"{request.note} About {minutes(setup.estimate(trainer, batch, batches.per_epoch))}.")
+            took = setup.estimate(trainer, batch, batches.per_epoch, progression)
+            console.say(f"{request.note} About {minutes(took)}.")
 
         run = TrainingRun(
             trainer=trainer,
@@ -186,6 +195,7 @@ def _train(request: Request, world: World) -> Outcome:
             classes=data.classes,
             pixels=pixels,
             data=fingerprint,
+            terms=inherited,
             folder=None,
             deadline=began + world.from_main(lambda: _time_left(config, path)),
         )
@@ -234,23 +244,6 @@ def _receipt(run: TrainingRun, device: str) -> Iterator[None]:
     run.folder.end(run.ended)
 
 
-def _open(config: TrainConfig) -> Dataset:
-    """The data, with what there is to say about it said."""
-    data = open_dataset(
-        config.data, classes=config.classes or None, split_by=config.split_by or None, seed=config.seed
-    )
-    console.say(f"Data: {data.name}: {data.summary()}")
-    if data.classes.name == "camvid32" and not config.classes:
-        console.say("All 32 classes are learnt; --classes camvid11 merges them into the benchmark's 11.")
-    for text in data.warnings:
-        console.warn(text)
-    if not data.splits.get("train"):
-        raise UserError(f"{config.data} has no training images.", "Look at it: unetpp check " + config.data)
-    if not data.splits.get("val"):
-        console.warn("There is no val split: no scores, and 'best' stays away. Evaluate on other data.")
-    return data
-
-
 def _resumed(request: Request, stack: contextlib.ExitStack) -> tuple[Path | None, State | None]:
     """The run to go on in, held until `stack` ends, and its state; after a restart, the run of the launch."""
     path = request.resume
@@ -264,7 +257,8 @@ def _resumed(request: Request, stack: contextlib.ExitStack) -> tuple[Path | None
 
 def _new_run(request: Request, data: Dataset, stack: contextlib.ExitStack) -> Path:
     """The folder of a new run, held until `stack` ends."""
-    path = new_run(request.config.out, f"{data.name}-{request.recipe}")
+    name = f"{data.name}-{request.recipe}"
+    path = new_run(request.config.out, name, take_over=request.take_over)
     _hold(path, stack)
     return path
 
@@ -286,12 +280,6 @@ def _time_left(config: TrainConfig, path: Path | None) -> float:
     return limit
 
 
-def _start_from(source: str, network: UNetPlusPlus, data: Dataset) -> None:
-    path, _ = find_model(source)
-    for line in transfer(network, load_model(path), data.classes).lines():
-        console.say(line)
-
-
 def _with_batch_size(
     trainer: Trainer, decoded: setup.DecodedSplits, augmentation: Augmentation, world: World
 ) -> TrainConfig:
@@ -302,23 +290,6 @@ def _with_batch_size(
         raise UserError("--batch-size auto: not even one image fits.", "Use a smaller --size or --width.")
     console.say(f"Batch size: {total} is the largest that fits (--batch-size {total} repeats it).")
     return dataclasses.replace(trainer.config, batch_size=total)
-
-
-def _header(config: TrainConfig, network: UNetPlusPlus, data: Dataset, fingerprint: str) -> Header:
-    return Header(
-        architecture=architecture_of(network),
-        classes=data.classes,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
-        geometry=Geometry.parse(config.size),
-        recipe=config.to_recipe(),
-        data={
-            "layout": data.layout,
-            "split_by": data.split_by,
-            **{name: len(pairs) for name, pairs in data.splits.items()},
-            "fingerprint": fingerprint,
-        },
-    )
 
 
 def _fit(

@@ -43,12 +43,14 @@ class Model:
         header: classes, normalisation, geometry and all else that inference needs.
         path: of the file.
         hash: SHA-256 of the file's bytes, in hexadecimal.
+        is_exported: the file is no weights file but what `unetpp export` made of one; it can only be asked.
     """
 
     network: UNetPlusPlus
     header: Header
     path: Path
     hash: str
+    is_exported: bool = False
 
 
 def build(architecture: Architecture) -> UNetPlusPlus:

@@ -119,6 +119,13 @@ def explain(text: str) -> None:
     _target(out).print(_literal(out, text), soft_wrap=not out.is_terminal, highlight=False)
 
 
+def note(text: str) -> None:
+    """As `say`, but to standard error: what is done on the way to what was asked for."""
+    if _is_mute:
+        return
+    _target(err).print(_literal(err, text), soft_wrap=True, highlight=False)
+
+
 def warn(text: str) -> None:
     """Prints `Warning: text` to standard error."""
     if _is_mute:

@@ -18,11 +18,12 @@ from unetpp_cli.data.classes import VOID
 from unetpp_cli.data.loading import Batch
 from unetpp_cli.devices import Reading, autocast
 from unetpp_cli.errors import UserError
-from unetpp_cli.inference.predictor import normalize
+from unetpp_cli.inference.logits import normalize
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.parallel import World
 from unetpp_cli.training.losses import Criterion
 from unetpp_cli.training.optimization import AveragedWeights, learning_rate
+from unetpp_cli.training.teacher import Teacher
 
 
 class AllHeads(nn.Module):
@@ -49,6 +50,7 @@ class Trainer:
         steps_per_epoch: optimiser steps in an epoch.
         step: optimiser steps taken so far.
         name: what a training sample is called in messages, by its index.
+        teacher: what the heads learn from besides the masks, or None.
     """
 
     config: TrainConfig
@@ -63,6 +65,7 @@ class Trainer:
     steps_per_epoch: int
     step: int = 0
     name: Callable[[int], str] = str
+    teacher: Teacher | None = None
 
     @property
     def device(self) -> torch.device:
@@ -84,12 +87,12 @@ class EpochSums:
         seconds: of training.
     """
 
+    hits: Tensor
+    labelled: Tensor
     samples: int = 0
     steps: int = 0
     loss: float = 0.0
     heads: list[float] = field(default_factory=list)
-    hits: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
-    labelled: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
     lr: float = 0.0
     seconds: float = 0.0
 
@@ -204,9 +207,11 @@ def train_step(trainer: Trainer, group: Sequence[Batch], lr: float) -> tuple[flo
         image = normalize(batch.images, config.mean, config.std, device)
         is_last = number == len(group)
         with _local_gradients(trainer.heads, not is_last):
+            # First, while the activations that the backward pass needs are not there yet.
+            taught = trainer.teacher(batch.images, trainer.precision) if trainer.teacher else None
             with autocast(device, trainer.precision):
                 logits = trainer.heads(image)
-            part, heads = criterion(logits, target, norm, 1 / (len(group) * world.size))
+            part, heads = criterion(logits, target, norm, 1 / (len(group) * world.size), taught)
             parts.append(torch.cat([part.detach()[None], heads]))
             with torch.no_grad():
                 valid = target != VOID

@@ -22,6 +22,7 @@ from unetpp_cli.training.pixel_losses import (
     Labels,
     cross_entropy,
     dice_loss,
+    distillation,
     focal_loss,
     hard_pixel_loss,
     log_probabilities,
@@ -47,6 +48,10 @@ class Criterion:
         threshold: for `ohem`, the probability of the true class below which a pixel is hard.
         keep: for `ohem`, the share of the labelled pixels that is kept at least.
         void: classes whose pixels are never trained, besides `VOID`.
+        distill: the share of a student's loss that is its distance from the teacher.
+        temperature: of the distillation.
+        adjustment: (C,), added to the logits before any loss sees them, or None. The network learns logits
+            without it.
     """
 
     loss: str
@@ -57,6 +62,9 @@ class Criterion:
     threshold: float = 0.7
     keep: float = 0.0625
     void: tuple[int, ...] = ()
+    distill: float = 0.0
+    temperature: float = 1.0
+    adjustment: Tensor | None = None
 
     def norm(self, target: Tensor) -> Tensor:
         """What the pixel-wise losses of this micro-batch are divided by when it is alone.
@@ -73,20 +81,27 @@ class Criterion:
         return pixel_weights(self._known(target), self.class_weights).sum()
 
     def __call__(
-        self, logits: Sequence[Tensor], target: Tensor, norm: Tensor | None = None, share: float = 1.0
+        self,
+        logits: Sequence[Tensor],
+        target: Tensor,
+        norm: Tensor | None = None,
+        share: float = 1.0,
+        teacher: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """This micro-batch's part of the step's loss; all micro-batches' and ranks' parts add up to it.
 
-        Cross entropy and focal loss are sums over pixels divided by `norm`: the parts add up to exactly the
-        loss of the whole batch. Dice, Lovasz and OHEM look at a set of pixels at once; they are computed
-        over this micro-batch of this rank alone and multiplied by `share`: the parts add up to their mean,
-        which is not the loss of the whole batch.
+        Cross entropy, focal loss and distillation are sums over pixels divided by `norm`: the parts add up to
+        exactly the loss of the whole batch. Dice, Lovasz and OHEM look at a set of pixels at once; they are
+        computed over this micro-batch of this rank alone and multiplied by `share`: the parts add up to their
+        mean, which is not the loss of the whole batch.
 
         Args:
             logits: per head (N, C, H, W) of any floating dtype, shallowest first.
             target: (N, H, W) int64, `VOID` where nothing is known.
             norm: the sum of `norm` over the whole step; this micro-batch's own when None.
             share: 1 / (micro-batches x ranks).
+            teacher: (N, C, H, W), the logits that all heads learn from, if the criterion distils; None: the
+                shallower heads learn from the deepest.
 
         Returns:
             The weighted sum over the heads, and each head's own part, (heads,), detached.
@@ -97,7 +112,10 @@ class Criterion:
         norm = norm.clamp_min(SMALL)
         flat = known.flatten() if logits[0].is_cuda else known
         labels = Labels(flat, logits[0].shape[1], self.class_weights)
-        losses = [self._head(log_probabilities(head), labels, norm, share) for head in logits]
+        log_probs = [log_probabilities(self._adjusted(head)) for head in logits]
+        losses = [self._head(one, labels, norm, share) for one in log_probs]
+        if self.distill:
+            losses = self._taught(losses, log_probs, labels, norm, teacher)
         total = sum((w * loss for w, loss in zip(self.head_weights, losses, strict=True)), losses[0] * 0.0)
         return total, torch.stack(losses).detach()
 
@@ -105,6 +123,28 @@ class Criterion:
         for index in self.void:
             target = target.masked_fill(target == index, VOID)
         return target
+
+    def _adjusted(self, logits: Tensor) -> Tensor:
+        return logits if self.adjustment is None else logits + self.adjustment.view(1, -1, 1, 1)
+
+    def _taught(
+        self,
+        losses: Sequence[Tensor],
+        log_probs: Sequence[Tensor],
+        labels: Labels,
+        norm: Tensor,
+        teacher: Tensor | None,
+    ) -> list[Tensor]:
+        """The heads' losses with a share of each student's replaced by its distance from the teacher."""
+        outer = None if teacher is None else log_probabilities(self._adjusted(teacher)).detach()
+        source = log_probs[-1].detach() if outer is None else outer
+        students = log_probs[:-1] if outer is None else log_probs
+        taught = [
+            (1 - self.distill) * loss
+            + self.distill * distillation(student, source, labels, self.temperature) / norm
+            for loss, student in zip(losses, students, strict=False)
+        ]
+        return [*taught, *losses[len(taught) :]]
 
     def _head(self, log_probs: Tensor, labels: Labels, norm: Tensor, share: float) -> Tensor:
         if self.loss == "focal":
@@ -131,9 +171,12 @@ def criterion(
         heads: number of heads.
 
     Raises:
-        UserError: label smoothing or class weights with a loss on which they have no effect, or bad weights.
+        UserError: bad class weights, or one of zero that the logits cannot be adjusted to.
     """
     weights = class_weights(config.class_weights, classes, pixels)
+    adjustment = None
+    if weights is not None and config.logit_adjustment:
+        adjustment = logit_adjustment(weights, config.logit_adjustment).to(device)
     return Criterion(
         loss=config.loss,
         class_weights=None if weights is None else torch.tensor(weights, device=device),
@@ -143,7 +186,37 @@ def criterion(
         threshold=config.ohem_threshold,
         keep=config.ohem_keep,
         void=classes.void,
+        distill=config.distill,
+        temperature=config.distill_temperature,
+        adjustment=adjustment,
     )
+
+
+def logit_adjustment(weights: Sequence[float], share: float) -> Tensor:
+    """What is added to the logits in training so that the network's own are freed of the class weights.
+
+    A network trained with class weights w gives class c about w_c times the odds that it has: rare classes
+    are found, but also where they are not. The weighted loss of logits + log w is at its least where the
+    logits are those of the unweighted classes (after the logit-adjusted loss of arXiv 2007.07314, which
+    shifts by class frequencies).
+
+    Args:
+        weights: (C,), above zero.
+        share: of log w that is added; 0..2.
+
+    Returns:
+        (C,) float32 with mean zero.
+
+    Raises:
+        UserError: a weight is zero.
+    """
+    if min(weights) <= 0:
+        raise UserError(
+            "logit_adjustment needs class weights above 0, and one of them is 0.",
+            "Give that class a small weight, or leave logit_adjustment at 0.",
+        )
+    logs = torch.tensor(weights, dtype=torch.float32).log()
+    return share * (logs - logs.mean())
 
 
 def head_weights(rule: str, heads: int) -> tuple[float, ...]:

@@ -24,6 +24,7 @@ from unetpp_cli.memory import is_out_of_memory, memory_left
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.training.losses import Criterion
 from unetpp_cli.training.optimization import build_optimizer, gradient_scaler
+from unetpp_cli.training.teacher import Teacher
 
 CUDA_SHARE, CPU_SHARE = 0.9, 0.8
 """How much of the memory that is left the batch may take; the rest is for what grows and for fragments."""
@@ -40,6 +41,7 @@ def trial(
     width: int,
     device: torch.device,
     precision: str,
+    teacher: Teacher | None = None,
 ) -> None:
     """One training step of `batch` blank images of `height` x `width` on a copy, which is then thrown away.
 
@@ -57,9 +59,11 @@ def trial(
     # Filled, as the kernel gives zeros no memory.
     pixels = torch.full(shape, 0.5, device=device).contiguous(memory_format=torch.channels_last)
     target = torch.full((batch, height, width), 0, dtype=torch.int64, device=device)
+    blank = torch.zeros((batch, network.in_channels, height, width), dtype=torch.uint8)
+    taught = teacher(blank, precision) if teacher else None
     with autocast(device, precision):
         logits = throwaway.heads(pixels)
-    loss, _ = criterion(logits, target)
+    loss, _ = criterion(logits, target, teacher=taught)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scaler.step(optimizer)
     if device.type == "cuda":

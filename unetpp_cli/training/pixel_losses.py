@@ -104,6 +104,22 @@ def cross_entropy(log_probs: Tensor, labels: Labels, smoothing: float = 0.0) -> 
     return (1 - smoothing) * total + smoothing / labels.classes * spread
 
 
+def distillation(log_probs: Tensor, teacher: Tensor, labels: Labels, temperature: float = 1.0) -> Tensor:
+    """The Kullback-Leibler divergence of a head from its teacher (arXiv 1503.02531, section 2).
+
+    Weighted like the cross entropy and summed over the labelled pixels. Times the temperature squared, so
+    that the gradient keeps its size.
+
+    Args:
+        log_probs, teacher: as `log_probabilities` returns them; the teacher's without gradient.
+    """
+    if temperature != 1:  # a softmax of log-probabilities is one of the logits
+        log_probs = (log_probs / temperature).log_softmax(1)
+        teacher = (teacher / temperature).log_softmax(1)
+    per_pixel = (teacher.exp() * (teacher - log_probs)).sum(1)
+    return temperature**2 * (labels.weights * per_pixel).sum()
+
+
 def focal_loss(log_probs: Tensor, labels: Labels, gamma: float) -> Tensor:
     """Cross entropy times (1 - p)^gamma, p the true class's probability (arXiv 1708.02002, equation 5).
 

@@ -73,6 +73,8 @@ class State:
         best: the highest val mIoU so far, or None, and `best_epoch`, the epoch it belongs to.
         pixels: labelled pixels per class in the training split, if they were counted.
         data: fingerprint of the data.
+        teacher: hash of the weights that are learnt from; empty without.
+        terms: of weights that the training began with or learns from; empty without.
         environment: where it was written.
         seconds: spent in training so far, over all starts.
         numbers: of the optimiser, the averaged weights, the loss scaler: whatever is no tensor.
@@ -92,6 +94,8 @@ class State:
     seconds: float
     numbers: Mapping[str, Any]
     tensors: Mapping[str, Tensor] = field(repr=False)
+    teacher: str = ""
+    terms: str = ""
 
 
 def save_state(path: str | os.PathLike[str], state: State) -> None:

@@ -1,6 +1,6 @@
 """What predict writes for a picture, under which names, and that no file is written over another.
 
-Called by `jobs.predict` before anything is read; `jobs.encoding` writes what is named here.
+Called by `jobs.predict` before anything is read; `jobs.painting.encoding` writes what is named here.
 """
 
 # Paths are text here: a million of them are joined, split and compared.
@@ -18,7 +18,7 @@ from unetpp_cli.data.images import is_picture
 from unetpp_cli.errors import UserError, listed, nearest
 
 if TYPE_CHECKING:
-    from unetpp_cli.jobs.inputs import Item
+    from unetpp_cli.jobs.painting.inputs import Item
 
 ENDINGS = {
     "palette": "_mask.png",

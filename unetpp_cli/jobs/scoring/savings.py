@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from unetpp_cli.jobs.bench import Bench
+from unetpp_cli.jobs.scoring.bench import Bench
 from unetpp_cli.network import cost
 from unetpp_cli.network.weights import Model, tensor_bytes
 from unetpp_cli.report import units

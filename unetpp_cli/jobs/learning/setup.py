@@ -24,6 +24,7 @@ from unetpp_cli.data.dataset import Decoded, EvaluationExamples, decoded_bytes
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.data.layouts import Dataset
 from unetpp_cli.data.loading import Batch, Sample, TrainingBatches, TrainingSamples, collate
+from unetpp_cli.data.progression import Progression
 from unetpp_cli.devices import check_compile, place
 from unetpp_cli.errors import UserError
 from unetpp_cli.memory import memory_left
@@ -34,6 +35,7 @@ from unetpp_cli.training.loop import AllHeads, EpochSums, Trainer, train_epoch
 from unetpp_cli.training.losses import Criterion, criterion
 from unetpp_cli.training.memory import largest_batch, trial
 from unetpp_cli.training.optimization import AveragedWeights, build_optimizer, gradient_scaler
+from unetpp_cli.training.teacher import Teacher
 
 CACHE_LIMIT = 2 << 30  # bytes of decoded pictures that `cache: auto` keeps
 LARGEST_BATCH = 256  # that `batch_size: auto` tries
@@ -114,6 +116,7 @@ def build_trainer(
     world: World,
     precision: str,
     name: Callable[[int], str],
+    teacher: Teacher | None = None,
 ) -> Trainer:
     """A trainer at step 0; `steps_per_epoch` is set when the batch size is known."""
     heads: nn.Module = AllHeads(network)
@@ -135,6 +138,7 @@ def build_trainer(
         precision=precision,
         steps_per_epoch=1,
         name=name,
+        teacher=teacher,
     )
 
 
@@ -177,8 +181,8 @@ def count_pixels(decoded: Decoded, classes: ClassSet) -> list[int]:
 
 
 def trial_batch(decoded: Decoded, augmentation: Augmentation, size: int) -> Batch:
-    """A batch of `size` samples as training meets them; one sample, repeated."""
-    sample: Sample = TrainingSamples(decoded, augmentation)[1, 0]
+    """A batch of `size` samples as training meets them at full size; one sample, repeated."""
+    sample: Sample = TrainingSamples(decoded, augmentation)[augmentation.progression.full, 0]
     return collate([sample] * size)
 
 
@@ -220,16 +224,23 @@ def find_batch_size(trainer: Trainer, decoded: Decoded, augmentation: Augmentati
             width,
             trainer.device,
             trainer.precision,
+            trainer.teacher,
         )
 
     return largest_batch(attempt, limit, trainer.device, reserve=reserve)
 
 
-def estimate(trainer: Trainer, batch: Batch, batches: int) -> float:
-    """Seconds that the whole training will take, from two steps on a copy that is thrown away."""
+def estimate(trainer: Trainer, batch: Batch, batches: int, progression: Progression) -> float:
+    """Seconds that the whole training will take, from two steps on a copy that is thrown away.
+
+    Args:
+        batch: at full size.
+        batches: in an epoch.
+    """
+    epochs = trainer.config.epochs
     trial = throwaway(trainer)
     train_epoch(trial, [batch], EpochSums.empty(trial.world))
     start = time.perf_counter()
     train_epoch(trial, [batch], EpochSums.empty(trial.world))
     # Validation and writing come on top; a quarter is what they take on CamVid and on the demo.
-    return 1.25 * (time.perf_counter() - start) * batches * trainer.config.epochs
+    return 1.25 * (time.perf_counter() - start) * batches * epochs * progression.cost(epochs)

@@ -16,7 +16,7 @@ from unetpp_cli.data.layouts import Dataset, Pair
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import write_text
 from unetpp_cli.inference.bootstrap import blocks_of
-from unetpp_cli.jobs.measure import Measured
+from unetpp_cli.jobs.scoring.measure import Measured
 from unetpp_cli.report import units
 from unetpp_cli.report.plots import class_bars, confusion_plot, depth_plot
 from unetpp_cli.report.sheet import Sample, save_sheet

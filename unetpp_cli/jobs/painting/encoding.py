@@ -1,4 +1,4 @@
-"""Predictions as files: masks, overlays, maps, probabilities. `jobs.painting` calls it, in its threads."""
+"""Predictions as files: masks, overlays, maps, probabilities. Called by `paint`, in its threads."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unetpp_cli import masks
 from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import replacing
-from unetpp_cli.inference.predictor import Prediction
-from unetpp_cli.jobs.inputs import Item
-from unetpp_cli.jobs.outputs import Naming
+from unetpp_cli.inference.prediction import Prediction
+from unetpp_cli.jobs.painting.inputs import Item
+from unetpp_cli.jobs.painting.outputs import Naming
 from unetpp_cli.legend import with_legend
 
 Strip = npt.NDArray[np.float16]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from unetpp_cli.data.dataset import EvaluationExamples, Example
 from unetpp_cli.data.geometry import Geometry
-from unetpp_cli.data.layouts import DEMO, Dataset, Pair, open_dataset
+from unetpp_cli.data.layouts import Dataset, Pair, open_dataset
 from unetpp_cli.data.predictions import Predictions
 from unetpp_cli.devices import place
 from unetpp_cli.errors import UserError
@@ -22,11 +24,13 @@ from unetpp_cli.inference.evaluation import evaluate
 from unetpp_cli.inference.metrics import Cost, DepthResult, Difference
 from unetpp_cli.inference.passes import Passes
 from unetpp_cli.inference.tiles import Tiling
+from unetpp_cli.jobs.afar import local
 from unetpp_cli.jobs.runs import data_of_run
 from unetpp_cli.network.cost import macs, parameters, side_by_side
 from unetpp_cli.network.pruning import pruned_header
 from unetpp_cli.network.weights import Model, predicted_bytes, stores_half
 from unetpp_cli.report.progress import track
+from unetpp_cli.values import DEMO
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,14 @@ def block_of(data: Dataset, wish: int | None = None) -> int:
     return wish or (1 if data.layout == DEMO else BLOCK)
 
 
-def open_data_of(model: Model, where: str | None, split_by: str | None) -> Dataset:
+def open_data_of(model: Model, where: str | None, split_by: str | None, hold_out: str | None) -> Dataset:
     """The data at `where`, or without it those of the model's run, in the model's classes.
 
-    Unless `split_by` says otherwise, a run's own data are split as the run split them.
+    Unless `split_by` says otherwise, a run's own data are split as the run split them. What the training held
+    out is held out here, too, wherever there are images of these names: they are what the model never saw.
+
+    Args:
+        hold_out: empty for nothing; None for what the training held out.
 
     Raises:
         UserError: there are no data, or their classes do not fit.
@@ -98,14 +106,27 @@ def open_data_of(model: Model, where: str | None, split_by: str | None) -> Datas
     own = data_of_run(model.path)
     where = where or own
     if not where:
-        raise UserError(f"--data is missing: what should {model.path} be scored on?", "Add --data ./camvid.")
+        raise UserError(
+            f"--data is missing: what should {model.path} be scored on?",
+            "Add --data ./camvid, or --data demo for a run on the demo.",
+        )
     recipe = model.header.recipe
-    as_trained = str(recipe.get("split_by") or "") if where == own else ""
+    if split_by is None and own and Path(own).resolve() == Path(where).resolve():
+        split_by = str(recipe.get("split_by") or "") or None
+    remembered = "" if split_by == "random" else str(recipe.get("hold_out") or "")
+    if hold_out is None and remembered:
+        with contextlib.suppress(UserError):  # other data than the model's
+            return _opened(model, where, split_by, remembered)
+    return _opened(model, where, split_by, hold_out)
+
+
+def _opened(model: Model, where: str, split_by: str | None, hold_out: str | None) -> Dataset:
     return open_dataset(
-        where,
+        local(where),
         classes=model.header.classes,
-        split_by=split_by or as_trained or None,
-        seed=int(recipe.get("seed", 0)),  # of a random split
+        split_by=split_by,
+        hold_out=hold_out,
+        seed=int(model.header.recipe.get("seed", 0)),  # of a random split
     )
 
 
@@ -193,6 +214,8 @@ def _costs(
     heads = [architecture.heads if depth is None else (depth,) for depth in depths]
     times: list[float | None] = [None] * len(heads)
     peaks: list[int | None] = [None] * len(heads)
+    # An exported network computes all its heads whatever is asked for: only the whole has a time.
+    timed = [n for n, some in enumerate(heads) if not model.is_exported or some[-1] == heads[-1][-1]]
     if way.timing:
 
         def asked(some: tuple[int, ...]) -> Callable[[Tensor], object]:
@@ -200,14 +223,17 @@ def _costs(
 
         def note_memory(number: int) -> None:
             if way.device.type == "cuda":
-                peaks[number] = torch.cuda.max_memory_allocated(way.device)
+                peaks[timed[number]] = torch.cuda.max_memory_allocated(way.device)
                 torch.cuda.reset_peak_memory_stats(way.device)
 
         if way.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(way.device)
-        runs = [asked(some) for some in heads]
-        times = [*side_by_side(passes.network, height, width, runs, on_warm=note_memory)]
-    half = stores_half(model)
+        runs = [asked(heads[number]) for number in timed]
+        for number, took in zip(
+            timed, side_by_side(passes.network, height, width, runs, on_warm=note_memory), strict=True
+        ):
+            times[number] = took
+    half = not model.is_exported and stores_half(model)
     return [
         Cost(
             parameters=parameters(architecture, some[-1], some),
@@ -222,6 +248,6 @@ def _costs(
 
 def _file_bytes(model: Model, depth: int, half: bool) -> int:
     """Of the weights file that `unetpp prune --depth` would leave, or of the model's own."""
-    if depth == model.network.depth:
+    if model.is_exported or depth == model.network.depth:
         return model.path.stat().st_size
     return predicted_bytes(pruned_header(model, depth), half=half)

@@ -19,11 +19,12 @@ from unetpp_cli.config import TrainConfig
 from unetpp_cli.data.classes import ClassSet
 from unetpp_cli.data.dataset import Example
 from unetpp_cli.data.loading import Batch, TrainingBatches
+from unetpp_cli.data.progression import Progression
 from unetpp_cli.devices import autocast, memory_used
 from unetpp_cli.errors import Stopped
 from unetpp_cli.inference.evaluation import Evaluation, evaluate
 from unetpp_cli.jobs.interrupt import Interruption
-from unetpp_cli.jobs.run_folder import RunFolder
+from unetpp_cli.jobs.learning.run_folder import RunFolder
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import assemble
 from unetpp_cli.parallel import is_worker
@@ -60,6 +61,7 @@ class TrainingRun:
         val_size: images of the validation split, over all processes.
         pixels: labelled pixels per class of the training split, if counted.
         data: fingerprint of the data.
+        terms: of weights that the training began with or learns from.
         folder: None in every process but rank 0.
         deadline: when the time limit ends it, as `time.perf_counter` counts.
         epoch: the epoch under way; sums: what it has come to.
@@ -75,9 +77,10 @@ class TrainingRun:
     pixels: list[int] | None
     data: str
     folder: RunFolder | None
+    terms: str = ""
     deadline: float = math.inf
     epoch: int = 1
-    sums: EpochSums = field(default_factory=EpochSums)
+    sums: EpochSums = field(init=False)
     records: list[EpochRecord] = field(default_factory=list)
     best: float = -math.inf
     best_epoch: int = 0
@@ -87,6 +90,9 @@ class TrainingRun:
     _began: float = field(default_factory=time.perf_counter)
     _saved: float = field(default_factory=time.perf_counter)
     _saving_took: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.sums = EpochSums.empty(self.trainer.world)
 
     @property
     def config(self) -> TrainConfig:
@@ -183,8 +189,14 @@ class TrainingRun:
         past = self.epoch - 1
         if past >= self.config.epochs:
             return "finished"
-        waited = past - self.best_epoch if self.best_epoch else 0
+        # Judged where there is a new score, and never by those of a network that has only seen small samples.
+        judged = self.records and self.records[-1].val and past > self._small_until()
+        waited = past - max(self.best_epoch, self._small_until()) if self.best_epoch and judged else 0
         return "early stop" if self.config.patience and waited >= self.config.patience else ""
+
+    def _small_until(self) -> int:
+        """The last epoch at less than full size."""
+        return Progression.parse(self.config.progressive, self.config.epochs).full - 1
 
     def _validation_is_due(self) -> bool:
         return self.epoch % self.config.val_every == 0 or self.epoch == self.config.epochs
@@ -328,6 +340,8 @@ class TrainingRun:
             best_epoch=self.best_epoch,
             pixels=self.pixels,
             data=self.data,
+            terms=self.terms,
+            teacher=trainer.teacher.hash if trainer.teacher else "",
             environment=Environment.here(trainer.device, trainer.precision, trainer.world.size),
             seconds=self.spent + time.perf_counter() - self._began,
             numbers=trainer_numbers(trainer),

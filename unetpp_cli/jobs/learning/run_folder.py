@@ -22,7 +22,7 @@ from unetpp_cli.data.layouts import Dataset, Pair
 from unetpp_cli.files import sweep, write_text
 from unetpp_cli.inference.metrics import Scores
 from unetpp_cli.inference.predictor import Predictor
-from unetpp_cli.jobs.resume import STATE
+from unetpp_cli.jobs.learning.resume import STATE
 from unetpp_cli.masks import Mask, read_mask, save_mask, save_picture
 from unetpp_cli.network.header import Header
 from unetpp_cli.network.unetpp import UNetPlusPlus
@@ -197,9 +197,11 @@ class RunFolder:
 
 def preview(path: Path, data: Dataset, decoded: Decoded, augmentation: Augmentation) -> None:
     """A sheet of training images, each with a few draws of its augmentation, masks laid over."""
-    rows = []
+    rows, first = [], augmentation.progression.full
     for index in np.linspace(0, len(decoded) - 1, min(AUGMENT_IMAGES, len(decoded))).astype(int):
         image, mask = decoded[index]
-        draws = [augmentation(image, mask, epoch, int(index)) for epoch in range(1, AUGMENT_DRAWS + 1)]
+        draws = [
+            augmentation(image, mask, epoch, int(index)) for epoch in range(first, first + AUGMENT_DRAWS)
+        ]
         rows.append(Drawn(decoded.pairs[index].stem, image, mask, draws))
     save_augment_sheet(path, rows, data.classes)

@@ -25,12 +25,13 @@ import numpy.typing as npt
 from unetpp_cli.data.images import decode_image, is_picture
 from unetpp_cli.data.source import Source, open_source
 from unetpp_cli.errors import UserError
-from unetpp_cli.jobs.outputs import ENDINGS
+from unetpp_cli.jobs.painting.outputs import ENDINGS
 
 STDIN = "-"
 """The argument that means: a list of pictures on standard input."""
 
 LIST = "@"
+_LISTS = {".txt", ".csv", ".lst"}
 """What an argument begins with that names a file of such a list."""
 
 ARCHIVE_ENDING = "_masks"
@@ -124,6 +125,8 @@ class Scan:
             name = os.path.basename(text)
             if os.path.splitext(name)[1].lower() in _ARCHIVES:
                 yield from _some(self._archive(text), f"The archive {text}")
+            elif os.path.splitext(name)[1].lower() in _LISTS:
+                raise UserError(f"{text} is no picture.", f"For the pictures that it lists write @{text}.")
             else:
                 yield Item(text, name, os.path.dirname(text), is_link=os.path.islink(text))
         elif glob.has_magic(text):

@@ -19,12 +19,13 @@ import numpy.typing as npt
 import torch
 
 from unetpp_cli.errors import Stopped, UserError
-from unetpp_cli.inference.predictor import Prediction, Predictor
-from unetpp_cli.jobs.encoding import Writer
-from unetpp_cli.jobs.inputs import Item
+from unetpp_cli.inference.prediction import Prediction
+from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.jobs.interrupt import Interruption
-from unetpp_cli.jobs.outputs import Existing
-from unetpp_cli.jobs.pipeline import Read, Room, WriteBehind, batches, read_ahead
+from unetpp_cli.jobs.painting.encoding import Writer
+from unetpp_cli.jobs.painting.inputs import Item
+from unetpp_cli.jobs.painting.outputs import Existing
+from unetpp_cli.jobs.painting.pipeline import Read, Room, WriteBehind, batches, read_ahead
 from unetpp_cli.memory import is_out_of_memory
 from unetpp_cli.parallel import World
 from unetpp_cli.report import console

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from unetpp_cli.data.layouts import Dataset, Pair
 from unetpp_cli.data.predictions import find_predictions
+from unetpp_cli.devices import device_name
+from unetpp_cli.export.onnx_network import OnnxNetwork
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import check_tiling
-from unetpp_cli.jobs.measure import Measured, Way, measure, measure_masks
+from unetpp_cli.jobs.scoring.measure import Measured, Way, measure, measure_masks
 from unetpp_cli.network.weights import Model
 
 Mask = npt.NDArray[np.uint8]
@@ -64,6 +66,10 @@ def find_candidates(
 
 
 def _of_model(model: Model, name: str, data: Dataset, pairs: Sequence[Pair], way: Way) -> Candidate:
+    by = ""
+    if isinstance(model.network, OnnxNetwork):  # computes where onnxruntime can, in what it was exported in
+        way = replace(way, device=model.network.device, precision="fp32")
+        by = f", by onnxruntime on {device_name(way.device)}"
     geometry = way.geometry or model.header.geometry
     height, width = geometry.size(*data.image_size(pairs[0]))
     predictor = Predictor(
@@ -77,7 +83,7 @@ def _of_model(model: Model, name: str, data: Dataset, pairs: Sequence[Pair], way
     return Candidate(
         name=name,
         kind="Model",
-        place=str(model.path),
+        place=f"{model.path}{by}",
         facts={
             "model": str(model.path),
             "sha256": model.hash,

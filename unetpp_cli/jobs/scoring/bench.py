@@ -13,7 +13,7 @@ from unetpp_cli.data.layouts import Dataset, Pair
 from unetpp_cli.devices import autocast, device_name, place
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.metrics import DepthResult
-from unetpp_cli.jobs.measure import Way, block_of, measure, open_data_of
+from unetpp_cli.jobs.scoring.measure import Way, block_of, measure, open_data_of
 from unetpp_cli.network.cost import milliseconds
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.network.weights import Model
@@ -40,13 +40,20 @@ class Bench:
     data: Dataset | None = None
     split: str = ""
 
-    def with_data(self, model: Model, where: str | None, split: str | None, split_by: str | None) -> Bench:
+    def with_data(
+        self,
+        model: Model,
+        where: str | None,
+        split: str | None,
+        split_by: str | None,
+        hold_out: str | None,
+    ) -> Bench:
         """The bench with data to score `model` on, which it announces: by default its run's, and val.
 
         Raises:
             UserError: there are no data, or they have no such split, or their classes do not fit.
         """
-        data = open_data_of(model, where, split_by)
+        data = open_data_of(model, where, split_by, hold_out)
         split = split or "val"
         if split not in data.splits:
             raise UserError(
@@ -55,8 +62,10 @@ class Bench:
             )
         ready = replace(self, data=data, split=split)
         console.say(f"Data: {data.name}: {data.summary()}")
+        held = f" ({data.split_by})" if data.hold_out else ""
         console.say(
-            f"Split: {split}, {len(ready.pairs)} images, on {device_name(self.device)} in {self.precision}"
+            f"Split: {split}, {len(ready.pairs)} images{held}, on {device_name(self.device)} in "
+            f"{self.precision}"
         )
         for text in data.warnings:
             console.warn(text)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from unetpp_cli.config import TrainConfig
-from unetpp_cli.jobs.resume import command_for
-from unetpp_cli.jobs.training_run import TrainingRun
+from unetpp_cli.jobs.learning.resume import command_for
+from unetpp_cli.jobs.learning.training_run import TrainingRun
 from unetpp_cli.network.unetpp import UNetPlusPlus
 from unetpp_cli.parallel import World
 from unetpp_cli.report import console
@@ -37,6 +37,8 @@ def say_resumed(
     here = Environment.here(trainer.device, trainer.precision, trainer.world.size)
     if differing := here.differences(state.environment):
         console.warn(f"Not bit for bit what it would have been: {'; '.join(differing)}.")
+    if state.teacher != (trainer.teacher.hash if trainer.teacher else ""):
+        console.warn("The teacher is not the one that the run began with.")
     if fingerprint != state.data:
         console.warn("The data are not those that the run began with (their fingerprints differ).")
 

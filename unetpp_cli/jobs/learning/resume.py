@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unetpp_cli.config import TrainConfig, read_config_file, resolve
+from unetpp_cli.data.progression import Progression
 from unetpp_cli.errors import UserError
 from unetpp_cli.files import write_text
 from unetpp_cli.jobs.runs import RUNS
@@ -37,6 +38,7 @@ class Request:
         resume: the run folder to go on in.
         changes: what differs from that run's settings, a line each.
         preview: write a sheet of augmented samples here, and train nothing.
+        take_over: `--resume auto` found nothing to go on from: --out may hold a start that was killed.
     """
 
     config: TrainConfig
@@ -45,6 +47,7 @@ class Request:
     resume: Path | None = None
     changes: tuple[str, ...] = ()
     preview: Path | None = None
+    take_over: bool = False
 
 
 def has_state(folder: Path) -> bool:
@@ -114,11 +117,15 @@ def compare(folder: Path, settings: dict[str, Any], now: TrainConfig) -> list[st
                 f"{key} is {wish!r}, but the run in {folder} has {was!r}; its state cannot follow.",
                 f"Leave {key} as it is, or start a new run from its weights: --init-from {folder}.",
             )
-    return [
+    changes = [
         f"{key}: {getattr(before, key)!r} -> {getattr(now, key)!r}"
         for key in differing
         if key not in _OF_A_START
     ]
+    starts = [Progression.parse(one.progressive, one.epochs).full for one in (before, now)]
+    if starts[0] != starts[1]:
+        changes.append(f"samples are at full size from epoch {starts[1]} on, not {starts[0]}")
+    return changes
 
 
 def command_for(folder: Path) -> str:

@@ -1,0 +1,1 @@
+"""A trained network for other runtimes: ONNX and torch.export. Knows files and networks, no terminal."""

@@ -1,0 +1,1 @@
+"""A training run, on disk and under way: what `jobs.train` is made of."""

@@ -1,0 +1,1 @@
+"""Pictures and films in, masks out: what `jobs.predict` is made of."""
