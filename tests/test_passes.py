@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import trained
 from torch import Tensor
@@ -223,6 +223,7 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 20), st.integers(1, 60), st
 
 
 @given(sizes, st.lists(st.integers(1, 15), max_size=5), st.integers(1, 900))
+@example((40, 2, 35, 2), [], 1)
 @settings(deadline=None)
 def test_strips_are_what_restoring_the_whole_gives(
     case: tuple[int, int, int, int], cuts: list[int], most: int
@@ -241,6 +242,7 @@ def test_strips_are_what_restoring_the_whole_gives(
         assert first == done
         done += strip.shape[2]
         assert strip.numel() <= max(most, 2 * 3 * width)
-        torch.testing.assert_close(strip, expected[:, :, first:done], rtol=1e-5, atol=1e-5)
+        # Where a row lies between two others is rounded at 60 rows to some 4e-6 of a row, of logits 5 apart.
+        torch.testing.assert_close(strip, expected[:, :, first:done], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(twice, 2 * strip, rtol=1e-5, atol=1e-5)
     assert done == height
