@@ -37,6 +37,13 @@ def unetpp(*args: object) -> Result:
     return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="unetpp")
 
 
+def exported(*args: object) -> str:
+    """What `unetpp export` says when all goes well."""
+    result = unetpp("export", *args)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
 @pytest.fixture(scope="session")
 def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in SegNet's layout: 5 train, 2 val, 3 test frames of 64x48."""

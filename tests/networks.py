@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from unetpp_cli.data.classes import CAMVID11, ClassSet, palette
 from unetpp_cli.data.geometry import Geometry
 from unetpp_cli.network.header import Header
 from unetpp_cli.network.unetpp import UNetPlusPlus
-from unetpp_cli.network.weights import architecture_of
+from unetpp_cli.network.weights import architecture_of, save_model
 
 torch.set_num_threads(1)  # tests are small, and share their cores
 
@@ -65,3 +66,11 @@ def header_for(network: UNetPlusPlus, **fields: Any) -> Header:
         "geometry": Geometry.parse("fit 360"),
     }
     return Header(architecture=architecture_of(network), **{**defaults, **fields})
+
+
+def saved(folder: Path, **options: Any) -> Path:
+    """A network with statistics, `trained(**options)`, as a weights file in `folder`."""
+    network = trained(**options)
+    path = folder / "small.safetensors"
+    save_model(path, network, header_for(network))
+    return path

@@ -11,7 +11,7 @@ import networks
 import numpy as np
 import pytest
 import torch
-from conftest import unetpp
+from conftest import exported, unetpp
 from PIL import Image
 
 from unetpp_cli.data.classes import CAMVID11
@@ -19,7 +19,7 @@ from unetpp_cli.export.interface import Interface
 from unetpp_cli.export.metadata import read_metadata
 from unetpp_cli.jobs.export import loss_sentence
 from unetpp_cli.masks import read_mask
-from unetpp_cli.network.weights import load_model, save_model
+from unetpp_cli.network.weights import load_model
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -29,16 +29,7 @@ ort = pytest.importorskip("onnxruntime")
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two levels deep, padded to multiples of 8: cut from a deeper one, say."""
-    network = networks.trained(width=4, depth=2, pad_multiple=8)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_model(path, network, networks.header_for(network))
-    return path
-
-
-def exported(*args: object) -> str:
-    result = unetpp("export", *args)
-    assert result.exit_code == 0, result.output
-    return result.output
+    return networks.saved(tmp_path_factory.mktemp("weights"), width=4, depth=2, pad_multiple=8)
 
 
 def asked(path: str, image: np.ndarray) -> list[np.ndarray]:

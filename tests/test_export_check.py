@@ -10,27 +10,18 @@ from pathlib import Path
 import networks
 import pytest
 import torch
-from conftest import unetpp
+from conftest import exported
 
 from unetpp_cli.errors import UserError
 from unetpp_cli.export.check import check
 from unetpp_cli.export.graph import Exported, example
 from unetpp_cli.export.interface import Interface
-from unetpp_cli.network.weights import load_model, save_model
+from unetpp_cli.network.weights import load_model
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = networks.trained(width=4, depth=2, pad_multiple=8)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_model(path, network, networks.header_for(network))
-    return path
-
-
-def exported(*args: object) -> str:
-    result = unetpp("export", *args)
-    assert result.exit_code == 0, result.output
-    return result.output
+    return networks.saved(tmp_path_factory.mktemp("weights"), width=4, depth=2, pad_multiple=8)
 
 
 def answers(whole: Exported) -> Callable[[torch.Tensor], list[torch.Tensor]]:

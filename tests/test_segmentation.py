@@ -22,10 +22,7 @@ Pixels = np.ndarray
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = networks.trained(width=4, depth=2)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_model(path, network, networks.header_for(network))
-    return path
+    return networks.saved(tmp_path_factory.mktemp("weights"), width=4, depth=2)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import unetpp
 
-from unetpp_cli import Predictor, load_model, save_model
+from unetpp_cli import Predictor, load_model
 from unetpp_cli.data.classes import CAMVID11
 from unetpp_cli.errors import UserError
 from unetpp_cli.inference.prediction import Prediction
@@ -25,10 +25,7 @@ av = pytest.importorskip("av")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = networks.trained(width=4, depth=2)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_model(path, network, networks.header_for(network))
-    return path
+    return networks.saved(tmp_path_factory.mktemp("weights"), width=4, depth=2)
 
 
 def film(

@@ -16,6 +16,7 @@ from unetpp_cli.devices import device_name
 from unetpp_cli.export.onnx_network import OnnxNetwork
 from unetpp_cli.inference.predictor import Predictor
 from unetpp_cli.inference.tiles import check_tiling
+from unetpp_cli.jobs.runs import shown
 from unetpp_cli.jobs.scoring.measure import Measured, Way, measure, measure_masks
 from unetpp_cli.network.weights import Model
 
@@ -83,7 +84,7 @@ def _of_model(model: Model, name: str, data: Dataset, pairs: Sequence[Pair], way
     return Candidate(
         name=name,
         kind="Model",
-        place=f"{model.path}{by}",
+        place=f"{shown(model.path)}{by}",
         facts={
             "model": str(model.path),
             "sha256": model.hash,
