@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import layouts
+import networks
 import numpy as np
 import pytest
 from conftest import TINY, unetpp
@@ -415,6 +416,11 @@ def test_a_card_says_what_a_hub_wants_to_know(model: Path) -> None:
     assert recipe == dict(header.recipe)
     assert unetpp("info", model, "--card").stdout == result.stdout
     assert unetpp("info", model, "--card", "--json").exit_code == 2
+    assert "heads at L1, L2; cut at any of them" in body
+    one = networks.saved(Path(), width=2, depth=2, heads=(2,))
+    alone = unetpp("info", one, "--card").stdout
+    assert "with one head, at L2." in alone
+    assert "cut" not in alone
 
 
 @pytest.mark.parametrize(

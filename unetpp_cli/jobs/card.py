@@ -50,18 +50,17 @@ def _front(header: Header) -> str:
 
 def _what(header: Header) -> str:
     a = header.architecture
-    heads = ", ".join(f"L{depth}" for depth in a.heads)
-    cut = "; cut at any of them it is a smaller, faster network with the same answers of that head"
+    heads = f"with one head, at L{a.depth}."
+    if len(a.heads) > 1:
+        places = ", ".join(f"L{depth}" for depth in a.heads)
+        heads = (
+            f"with deep supervision: heads at {places}; cut at any of them "
+            "it is a smaller, faster network with the same answers of that head."
+        )
     return (
         f"# UNet++, width {a.width}, depth {a.depth}: {header.classes.name}\n\n"
         f"Semantic segmentation into {len(header.classes)} classes by UNet++ "
-        "([Zhou et al. 2018](https://arxiv.org/abs/1807.10165)) with deep supervision: "
-        f"heads at {heads}"
-        + (
-            "; cut at any of them it is a smaller, faster network with the same answers of that head."
-            if cut
-            else "."
-        )
+        f"([Zhou et al. 2018](https://arxiv.org/abs/1807.10165)) {heads}"
     )
 
 
